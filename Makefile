@@ -1,0 +1,65 @@
+# Copyright (c) 2026, bitnet.devops contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+INVENTORY ?= inventories/local
+ARGS ?=
+VENV := $(CURDIR)/.venv
+COLLECTIONS := .cache/collections/ansible_collections
+HERE := $(COLLECTIONS)/bitnet/devops
+
+export PATH := $(VENV)/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Asks for sudo's password only where sudo wants one.
+BECOME := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
+
+.PHONY: help
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+$(HERE):
+	@mkdir -p $(dir $@) && ln -sfn $(CURDIR) $@
+
+.PHONY: controller dev
+controller: | $(HERE) ## Make the controller's environment (.venv)
+	@scripts/bootstrap.sh controller
+dev: | $(HERE) ## Make the environment for the tests (.venv)
+	@scripts/bootstrap.sh dev
+
+.PHONY: site build platform rollout teardown
+site: controller ## From an empty machine to a service that answers
+build platform rollout teardown: controller ## Run that playbook alone
+site build platform rollout teardown:
+	@ansible-playbook bitnet.devops.$@ -i $(INVENTORY) $(BECOME) $(ARGS)
+
+.PHONY: lint types sanity unit check
+lint: dev
+	ruff check . && ruff format --check .
+	ansible-lint --offline
+	antsibull-changelog lint
+	reuse lint --quiet
+	python tests/lint_roles.py
+types: dev
+	mypy
+unit: dev
+	python -m pytest -q -n 2 tests/unit files/swarm_intelligence/tests
+sanity: dev
+	tests/sanity.sh
+check: lint types unit sanity ## Lint, types, unit tests, sanity (minutes)
+
+.PHONY: test test-full
+test: check ## All that can fail
+	tests/run.sh
+test-full: test ## What takes longer, too
+	tests/run.sh --full
+
+.PHONY: bench-api
+bench-api: dev ## What the API and the edge add to the bare engine (ARGS: see the script)
+	python benchmarks/api_overhead.py $(ARGS)
+
+.PHONY: package
+package: dev ## Build the collection's tarball
+	ansible-galaxy collection build --force --output-path .cache/package .

@@ -1,0 +1,8 @@
+# Copyright (c) 2026, bitnet.devops contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The services and tools inside the swarm-intelligence container."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -1,0 +1,314 @@
+# Copyright (c) 2026, bitnet.devops contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""bitnet-cli: what is done with models and kernels outside the running service."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import convert, download, known_answer, synthetic
+from .cpu import CpuError
+from .engine_run import EngineError, running
+from .gguf_check import check_servable, describe, read_record, record_path, write_record
+from .gguf_file import GGUFFile, ModelError
+from .settings import SettingsError
+from .verify import verify, verify_variant
+
+OK, FAILED, USAGE, IMPOSSIBLE, INCONCLUSIVE = 0, 1, 2, 3, 4
+EXIT_CODES = """exit codes:
+  0  done, or the check passed
+  1  the check failed: a model that cannot be served, kernels or a slot that compute wrongly
+  2  wrong options
+  3  it could not be done: network, disk, missing file, deadline; the message says what to do
+  4  inconclusive: nothing failed, but nothing was proven either
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors are one line on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        return code
+    except (ModelError, EngineError, SettingsError, CpuError) as error:
+        return _fail(str(error), options.failure)
+    except OSError as error:
+        what = f"{error.filename or 'the disk'}: {error.strerror or error}"
+        return _fail(f"{what}; look at its permissions and space.", IMPOSSIBLE)
+    except KeyboardInterrupt:
+        return _fail("interrupted; run the same command to continue.", IMPOSSIBLE)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"bitnet-cli: {message}", file=sys.stderr)
+    return code
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _show(options: argparse.Namespace, document: Any, text: str) -> None:
+    print(json.dumps(document, sort_keys=True) if options.json else text)
+
+
+def _lines(document: dict[str, Any]) -> str:
+    return "\n".join(f"{key}: {value}" for key, value in document.items() if key != "known_answer")
+
+
+# ---- commands ----
+
+
+def _synthetic(options: argparse.Namespace) -> int:
+    output: Path = options.output
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        synthetic.write(temporary, options.seed, options.layers, options.type)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if options.type == "i2_s":
+        document = describe(GGUFFile(output))
+    else:
+        document = write_record(
+            output, known_answer.compute(GGUFFile(output), synthetic.known_prompts(), synthetic.TOLERANCE)
+        )
+    _show(options, document, _lines(document))
+    return OK
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    url, sha256 = options.url, options.sha256
+    if options.name:
+        published = download.CATALOGUE[options.name]
+        url, sha256 = url or published.url, sha256 or published.sha256
+    if not url or not sha256:
+        raise ModelError(
+            "--url and --sha256 are both needed (or --name); a hub shows the sha256 on the file's page, "
+            "a local file's comes from sha256sum."
+        )
+    if options.mirror:
+        url = f"{options.mirror.rstrip('/')}/{url.rsplit('/', 1)[-1]}"
+    changed = download.fetch(url, sha256, options.output, deadline=options.deadline, retries=options.retries, say=_say)
+    document = {"changed": changed, "output": str(options.output), "sha256": sha256}
+    _show(options, document, f"{options.output}: {'downloaded' if changed else 'already there'}, sha256 {sha256}")
+    return OK
+
+
+def _convert(options: argparse.Namespace) -> int:
+    source, output, kernels = options.input, options.output, options.kernels
+    convert.convert(
+        source, output, kernels, variant=options.variant, threads=options.threads, deadline=options.deadline, say=_say
+    )
+    answers = None if options.no_known_answer else _answers(options, output)
+    document = write_record(output, answers, options.name)
+    _show(options, document, _lines(document))
+    return OK
+
+
+def _answers(options: argparse.Namespace, model: Path) -> list[dict[str, Any]]:
+    """Known answers of a model whose tokenizer only the engine knows."""
+    variant = options.variant or convert.runnable_variant(options.kernels)
+    with running(options.kernels, variant, model, threads=options.threads, deadline=options.deadline) as engine:
+        prompts = known_answer.tokenised(engine.tokens)
+    _say("computing the known answers with NumPy (about a minute for a model of 2 billion weights)")
+    return known_answer.compute(GGUFFile(model), prompts)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    model = GGUFFile(options.file)
+    metadata = {
+        key: value if not isinstance(value, list) else f"{len(value)} entries"
+        for key, value in sorted(model.metadata.items())
+    }
+    document = {**describe(model), "metadata": metadata}
+    tensors = {tensor.name: f"{tensor.type_name} {list(tensor.shape)}" for tensor in model.tensors.values()}
+    if options.tensors:
+        document["tensor_list"] = tensors
+    nested = {**document, "metadata": "", "tensor_list": ""}
+    text = _lines({key: value for key, value in nested.items() if value != ""}) + "\n" + _lines(metadata)
+    _show(options, document, text + ("\n" + _lines(tensors) if options.tensors else ""))
+    return OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    document = check_servable(options.file)
+    if options.record:
+        answers = _answers(options, options.file) if options.kernels else _kept_answers(options.file)
+        document = write_record(options.file, answers)
+    _show(options, document, _lines(document))
+    return OK
+
+
+def _kept_answers(model: Path) -> list[dict[str, Any]] | None:
+    """Known answers of a record that is about to be written again, when it was of the same file."""
+    if not record_path(model).exists():
+        return None
+    from .gguf_check import file_sha256
+
+    record = read_record(model)
+    return record.get("known_answer") if record.get("sha256") == file_sha256(model) else None
+
+
+def _verify(options: argparse.Namespace) -> int:
+    keywords = {"threads": options.threads, "deadline": options.deadline}
+    if options.variant:
+        verdict = verify_variant(
+            options.kernels, options.variant, options.model, requires=options.requires, reference=options.reference,
+            **keywords,
+        )  # fmt: skip
+        verdicts: dict[str, Any] = {options.variant: verdict}
+        document: dict[str, Any] = {"variant": options.variant, **verdict}
+    else:
+        verdicts = document = verify(options.kernels, None, options.model, **keywords)
+    _show(options, document, "\n".join(_sentence(name, verdict) for name, verdict in verdicts.items()))
+    if any(verdict["ran"] and not verdict["passed"] for verdict in verdicts.values()):
+        return FAILED
+    return OK if any(verdict["ran"] for verdict in verdicts.values()) else INCONCLUSIVE
+
+
+def _sentence(name: str, verdict: Any) -> str:
+    if not verdict["ran"]:
+        return f"{name}: not run, {verdict['reason']}"
+    result = "agrees with the reference" if verdict["passed"] else "DOES NOT AGREE with the reference"
+    return f"{name}: {result}, cosine {verdict['cosine']}, relative L2 {verdict['relative_l2']} ({verdict['reason']})"
+
+
+def _answer(options: argparse.Namespace) -> int:
+    record = read_record(options.expect)
+    token = known_answer.read_token(options.token_file)
+    trust: bool | str = str(options.ca_file) if options.ca_file else True
+    finding = known_answer.ask(options.url, token, record, deadline=options.deadline, verify=trust)
+    document = finding.document()
+    _show(options, document, f"{document['verdict']}: {finding.reason}")
+    return {True: OK, False: FAILED, None: INCONCLUSIVE}[finding.passed]
+
+
+# ---- options ----
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _command_parser(argparse.ArgumentParser, prog="bitnet-cli", description=__doc__)
+    groups = parser.add_subparsers(required=True, metavar="COMMAND")
+    model = groups.add_parser("model", help="make, fetch, convert, look at and check models").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    kernels = groups.add_parser("kernels", help="check kernel variants").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+
+    _add_synthetic(model)
+    _add_fetch(model)
+    _add_convert(model)
+    _add_looks(model)
+
+    command = _add(kernels, "verify", _verify, IMPOSSIBLE, "compare the variants with the NumPy forward pass")
+    _add_kernels(command, required=True)
+    command.add_argument("--model", type=Path, metavar="FILE", help="model to compare on (default: the synthetic one)")
+    command.add_argument("--reference", type=Path, metavar="FILE", help="model that NumPy reads (default: the same)")
+    command.add_argument(
+        "--requires", nargs="*", metavar="FLAG", help="CPU features the variant needs (default: from manifest.json)"
+    )
+    # One thread: the model is small, and threads that wait for one another crawl on a busy machine.
+    _add_effort(command, 120, threads=1)
+
+    command = _add(groups, "answer", _answer, IMPOSSIBLE, "put the known-answer test to a running slot")
+    command.add_argument("--url", required=True, help="address of the slot or the edge, without a path")
+    command.add_argument("--token-file", type=Path, required=True, metavar="FILE", help="file with the bearer token")
+    command.add_argument("--expect", type=Path, required=True, metavar="FILE", help="model.json of the model")
+    command.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust for an https address")
+    command.add_argument("--deadline", type=_seconds, default=60, metavar="SECONDS", help="per prompt (default 60)")
+    return parser
+
+
+def _command_parser(make: Callable[..., argparse.ArgumentParser], **keywords: Any) -> argparse.ArgumentParser:
+    return make(epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter, **keywords)
+
+
+def _add(group: Any, name: str, run: Callable[..., int], failure: int, help_text: str) -> argparse.ArgumentParser:
+    """A command; ``failure`` is the exit code of an error of the model or engine in it."""
+    command = _command_parser(group.add_parser, name=name, help=help_text, description=help_text)
+    command.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    command.set_defaults(run=run, failure=failure)
+    return command
+
+
+def _add_synthetic(model: Any) -> None:
+    command = _add(model, "synthetic", _synthetic, IMPOSSIBLE, "make a small model of invented weights (3 MB)")
+    command.add_argument("--output", type=Path, required=True, metavar="FILE")
+    command.add_argument("--seed", type=int, default=1, help="another seed, other weights (default 1)")
+    command.add_argument("--layers", type=_count, default=synthetic.LAYERS, help=f"default {synthetic.LAYERS}")
+    command.add_argument("--type", choices=sorted(synthetic.TYPES), default="iq2_bn", help="i2_s is for trying convert")
+
+
+def _add_fetch(model: Any) -> None:
+    command = _add(model, "fetch", _fetch, IMPOSSIBLE, "download a model, resumed and checked")
+    names = sorted(download.CATALOGUE)
+    command.add_argument("--name", choices=names, help="a published model, in place of --url and --sha256")
+    command.add_argument("--url", help="http or https address of the file")
+    command.add_argument("--sha256", type=str.lower, help="what the file must be (64 hexadecimal digits)")
+    command.add_argument("--mirror", metavar="PREFIX", help="take the file of the same name from below this address")
+    command.add_argument("--output", type=Path, required=True, metavar="FILE")
+    command.add_argument("--deadline", type=_seconds, default=7200, metavar="SECONDS", help="in all (default 7200)")
+    command.add_argument("--retries", type=_count, default=8, help="attempts in a row without progress (default 8)")
+
+
+def _add_convert(model: Any) -> None:
+    command = _add(model, "convert", _convert, FAILED, "convert an I2_S model to IQ2_BN and compare the two")
+    _add_kernels(command, required=True)
+    command.add_argument("--input", type=Path, required=True, metavar="FILE")
+    command.add_argument("--output", type=Path, required=True, metavar="FILE")
+    command.add_argument("--name", help="name in model.json (default: the one in the file)")
+    command.add_argument("--no-known-answer", action="store_true", help="leave out the answers for the test at rollout")
+    _add_effort(command, 1800)
+
+
+def _add_looks(model: Any) -> None:
+    command = _add(model, "inspect", _inspect, FAILED, "show what is in a GGUF file, servable or not")
+    command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument("--tensors", action="store_true", help="list the tensors as well")
+
+    command = _add(model, "check", _check, FAILED, "refuse a model that the engine would answer wrongly with")
+    command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument("--record", action="store_true", help="write model.json beside it (with its sha256)")
+    _add_kernels(command, required=False)
+    _add_effort(command, 1800)
+
+
+def _add_kernels(command: argparse.ArgumentParser, required: bool) -> None:
+    what = "output directory of kernel_build" + ("" if required else "; with --record: compute known answers as well")
+    command.add_argument("--kernels", type=Path, required=required, metavar="DIR", help=what)
+    command.add_argument("--variant", help="one variant (default: all to verify, the first that runs to convert)")
+
+
+def _add_effort(command: argparse.ArgumentParser, deadline: int, threads: int = min(4, os.cpu_count() or 1)) -> None:
+    command.add_argument("--threads", type=_count, default=threads, help=f"of the engine (default {threads})")
+    command.add_argument(
+        "--deadline", type=_seconds, default=deadline, metavar="SECONDS", help=f"per engine run (default {deadline})"
+    )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1024:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 1024")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 7 * 86400:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 604800 seconds")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+# Copyright (c) 2026, bitnet.devops contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fixtures: the API server in a thread, in front of a fault injector that plays llama-server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+
+from api_lab import TOKEN, Api, FaultInjector, free_port, settings_with, wait_until  # noqa: E402
+from swarm_intelligence.api import Server  # noqa: E402
+from swarm_intelligence.auth import Tokens  # noqa: E402
+from swarm_intelligence.service import ModelCard, Service  # noqa: E402
+
+
+@pytest.fixture
+def injector() -> Iterator[FaultInjector]:
+    injector = FaultInjector()
+    yield injector
+    injector.stop()
+
+
+@pytest.fixture
+def start_api(injector: FaultInjector) -> Iterator[Callable[..., Api]]:
+    started: list[Api] = []
+
+    def start(*, ready: bool = True, **variables: str) -> Api:
+        settings = settings_with(engine_port=str(injector.port), context="4096", grace_seconds="5", **variables)
+        tokens = Tokens({"tests": hashlib.sha256(TOKEN.encode()).hexdigest()})
+        running = threading.Event()
+        parts: dict[str, Any] = {}
+        port = free_port()
+
+        async def serve() -> None:
+            parts["service"] = Service(settings, tokens, ModelCard("fault-injector", None))
+            parts["service"].intake.state.ready = ready
+            parts["server"] = Server(parts["service"], port)
+            parts["loop"] = asyncio.get_running_loop()
+            running.set()
+            await parts["server"].serve()
+
+        thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+        thread.start()
+        assert running.wait(10)
+        wait_until(lambda: parts["server"].started)
+        api = Api(f"http://127.0.0.1:{port}", injector=injector, thread=thread, **parts)
+        started.append(api)
+        return api
+
+    yield start
+    for api in started:
+        api.stop()
+
+
+@pytest.fixture
+def api(start_api: Callable[..., Api]) -> Api:
+    return start_api()

@@ -1,0 +1,62 @@
+# Copyright (c) 2026, bitnet.devops contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The two ternary layouts, against decoders written weight by weight from their descriptions."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from swarm_intelligence import i2s, iq2bn
+
+
+def ternary(rows: int, columns: int) -> np.ndarray:
+    return (np.random.default_rng(7).integers(-1, 2, (rows, columns))).astype(np.int8)
+
+
+def test_i2s_weight_by_weight() -> None:
+    codes = ternary(3, 256)
+    raw = i2s.encode(codes, 0.25).tobytes()
+    assert len(raw) == 3 * 256 // 4 + 32
+    (scale,) = struct.unpack_from("<f", raw, 3 * 256 // 4)
+    for index, wanted in enumerate(codes.reshape(-1)):
+        block, place = divmod(index, 128)
+        code = raw[block * 32 + place % 32] >> (6 - 2 * (place // 32)) & 3
+        assert (code - 1) * scale == wanted * 0.25
+
+
+def test_i2s_known_bytes() -> None:
+    raw = np.zeros(64, dtype=np.uint8)
+    raw[0] = 0b10_01_00_10
+    raw[32:36] = np.frombuffer(struct.pack("<f", 2.0), dtype=np.uint8)
+    weights = i2s.decode(raw, 128)
+    assert weights[[0, 32, 64, 96]].tolist() == [2.0, 0.0, -2.0, 2.0]
+    assert weights[1] == -2.0
+
+
+def test_i2s_round_trip_and_parts() -> None:
+    codes = ternary(4, 128)
+    raw = i2s.encode(codes, 1.5)
+    assert np.array_equal(i2s.decode(raw, 512), codes.reshape(-1) * np.float32(1.5))
+    assert np.array_equal(i2s.decode(raw, 512, 128, 256), codes[1:3].reshape(-1) * np.float32(1.5))
+    with pytest.raises(ValueError, match="blocks of 128"):
+        i2s.decode(raw, 512, 64, 128)
+
+
+def test_iq2bn_weight_by_weight() -> None:
+    codes = ternary(5, 192)
+    raw = iq2bn.encode(codes, 0.75)
+    assert raw.shape == (5, 4 + 192 // 4)
+    for row, bytes_ in zip(codes, raw, strict=True):
+        (scale,) = struct.unpack_from("<f", bytes_.tobytes())
+        for index, wanted in enumerate(row):
+            block, place = divmod(index, 64)
+            code = int(bytes_[4 + block * 16 + place % 16]) >> (2 * (place // 16)) & 3
+            assert (code - 1) * scale == wanted * 0.75
+
+
+def test_iq2bn_round_trip() -> None:
+    codes = ternary(6, 128)
+    assert np.array_equal(iq2bn.decode(iq2bn.encode(codes, 0.5), 128), codes * np.float32(0.5))

@@ -1,0 +1,210 @@
+# Copyright (c) 2026, bitnet.devops contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One call of the module: look, plan, and, unless in check mode, carry the plan out under the cache's lock."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from . import catalogue, commands, manifest, source
+from .cache import Cache
+from .client import Engine, Unavailable
+from .errors import KernelError
+from .lock import locked
+from .plan import Found, Plan, Step, Wanted, make_diff, make_plan
+from .progress import Progress
+from .workshop import Workshop, disk_full
+
+
+class Build:
+    def __init__(self, params: dict[str, Any], check_mode: bool, tools: source.Tools) -> None:
+        self.params = params
+        self.check_mode = check_mode
+        self.tools = tools
+        self.cache = Cache(params["cache_dir"])
+        self.progress = Progress(params.get("progress_file"))
+        self.deadline = time.monotonic() + params["timeout"]
+        self.warnings: list[str] = []
+        self.variants = catalogue.choose(params["variants"])
+        cpu = catalogue.cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        self.lacks = {variant.name: catalogue.lacking(variant, cpu) for variant in self.variants}
+
+    def run(self) -> dict[str, Any]:
+        try:
+            if not self.check_mode:
+                try:
+                    self.cache.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+                except OSError as error:
+                    raise KernelError(f"cache_dir: {str(self.cache.path)!r} cannot be made: {error.strerror}") from None
+            return self._run()
+        except (OSError, shutil.Error) as error:
+            # copytree() collects its errors in one that has no number.
+            if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+                raise disk_full(self.cache, str(error)[:300]) from None
+            raise
+        finally:
+            self.progress.end()
+
+    def _run(self) -> dict[str, Any]:
+        origin = source.resolve(self.params["source"], self._content_of)
+        try:
+            engine = Engine(self.params["docker_host"])
+            image_id = engine.image_id("builder_image", self.params["builder_image"])
+            if self.params["verify"] and not all(self.lacks.values()):
+                engine.image_id("verifier_image", self.params["verifier_image"])
+            toolchain = self._toolchain(engine, image_id)
+        except Unavailable as error:
+            if not self.check_mode:
+                raise
+            self.warnings.append(f"{error}. The plan supposes that it will be there, and that nothing is cached.")
+            return self._unknown()
+        wanted = Wanted(
+            origin.identity(),
+            toolchain,
+            self.variants,
+            self.params["programs"],
+            self.params["libraries"],
+            self.params["hot_objects"],
+        )
+        found, plan = self._look(wanted)
+        if self.check_mode or not plan.changed:
+            if not self.check_mode:
+                self._tidy(engine, wanted)
+            return self._result(wanted, found, plan)
+        with locked(self.cache.at("lock"), wanted.set_key(), self._left(), self.progress.say):
+            self._remove_leftovers(engine)
+            # Whoever had the lock before may have built just this.
+            found, plan = self._look(wanted)
+            if not plan.changed:
+                return self._result(wanted, found, plan)
+            workshop = Workshop(
+                cache=self.cache,
+                engine=engine,
+                image_id=image_id,
+                origin=origin,
+                wanted=wanted,
+                params=self.params,
+                lacks=self.lacks,
+                progress=self.progress,
+                left=self._left,
+                tools=self.tools,
+            )
+            workshop.carry_out(plan)
+            after, rest = self._look(wanted)
+            if rest.changed:
+                raise KernelError(f"after the build there is still to do: {', '.join(rest.sentences())}")
+            return {
+                **self._result(wanted, after, plan, workshop.seconds),
+                "diff": make_diff(wanted, found, plan, str(self.cache.at("kernels"))),
+            }
+
+    def _remove_leftovers(self, engine: Engine) -> None:
+        """What a killed build left. For the holder of the lock."""
+        engine.remove_orphans(self.cache.name)
+        shutil.rmtree(self.cache.at("work"), ignore_errors=True)
+
+    def _tidy(self, engine: Engine, wanted: Wanted) -> None:
+        """Nothing is to be done, but a build that was killed as it ended may have left its folder."""
+        work = self.cache.at("work")
+        if work.is_dir() and any(work.iterdir()):
+            # Held means that the folder belongs to a live build.
+            with contextlib.suppress(KernelError), locked(self.cache.at("lock"), wanted.set_key(), 0, str):
+                self._remove_leftovers(engine)
+
+    # --- looking ---
+
+    def _content_of(self, path: str) -> str:
+        """SHA-256 of a path, read again only if something in it was touched."""
+        now = source.signature(Path(path))
+        known = self.cache.remembered("path", path)
+        if known and known.get("signature") == now:
+            return str(known["sha256"])
+        content = source.content_hash(Path(path))
+        if not self.check_mode:
+            self.cache.remember("path", path, {"signature": now, "sha256": content})
+        return content
+
+    def _toolchain(self, engine: Engine, image_id: str) -> dict[str, str]:
+        known = self.cache.remembered("toolchain", image_id)
+        if known:
+            return dict(known["toolchain"])
+        status, output = engine.run(
+            image_id,
+            ["sh", "-c", commands.TOOLCHAIN],
+            cache="look",
+            mounts={},
+            environment={},
+            timeout=min(self._left(), 60),
+            what="builder_image: the look at its tools",
+        )
+        toolchain = commands.parse_toolchain(output)
+        if status != 0:
+            raise KernelError(
+                f"builder_image: {self.params['builder_image']!r} cannot build: "
+                + (f"it has no {toolchain['missing']}" if "missing" in toolchain else output.strip()[-500:])
+            )
+        if not self.check_mode:
+            self.cache.remember("toolchain", image_id, {"toolchain": toolchain})
+        return toolchain
+
+    def _look(self, wanted: Wanted) -> tuple[Found, Plan]:
+        found = self.cache.find(wanted, self.params["checksum"])
+        runnable = {name for name, lacks in self.lacks.items() if not lacks}
+        return found, make_plan(wanted, found, self.params["verify"], runnable)
+
+    def _left(self) -> float:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise KernelError(
+                f"timeout: {self.params['timeout']} s were not enough; what is finished stays in the cache"
+            )
+        return left
+
+    # --- answers ---
+
+    def _unknown(self) -> dict[str, Any]:
+        plan = Plan(
+            [
+                *(Step("build", variant.name, programs=not number) for number, variant in enumerate(self.variants)),
+                Step("publish"),
+            ],
+            {variant.name: "planned" for variant in self.variants},
+        )
+        return {
+            "changed": True,
+            "hash": None,
+            "path": None,
+            "manifest": None,
+            "verification": {},
+            "variants": {name: {"state": state, "seconds": 0.0} for name, state in plan.states.items()},
+            "plan": plan.sentences(),
+            "diff": make_diff(None, None, plan, str(self.cache.at("kernels"))),
+        }
+
+    def _result(
+        self, wanted: Wanted, found: Found, plan: Plan, seconds: dict[str, float] | None = None
+    ) -> dict[str, Any]:
+        path = self.cache.at("kernels", wanted.set_key())
+        seconds = seconds or {}
+        return {
+            "changed": plan.changed,
+            "hash": wanted.set_key(),
+            "path": str(path),
+            "manifest": manifest.load(path / "manifest.json") if found.published else None,
+            "variants": {
+                name: {"state": "built" if name in seconds else state, "seconds": seconds.get(name, 0.0)}
+                for name, state in plan.states.items()
+            },
+            "verification": {
+                name: {"disassembly": record["disassembly"], "run": record["run"]}
+                for name, record in found.variants.items()
+            },
+            "plan": plan.sentences(),
+            "diff": make_diff(wanted, found, plan, str(self.cache.at("kernels"))),
+        }

@@ -1,0 +1,185 @@
+# Copyright (c) 2026, bitnet.devops contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""bitnet-cli with the real engine, in the image that is deployed: what it proves, and what it finds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+KERNELS = "/opt/bitnet/kernels"
+PYTHON = "/opt/bitnet/venv/bin/python"
+TOKEN = "a token of the tests"
+
+FLIP = """
+import sys
+from pathlib import Path
+from swarm_intelligence.gguf_file import GGUFFile
+source, target, name = sys.argv[1:]
+tensor = GGUFFile(source).tensor(name)
+content = bytearray(Path(source).read_bytes())
+for row in range(tensor.shape[0]):
+    content[tensor.start + row * (tensor.size // tensor.shape[0]) + 3] ^= 0x80
+Path(target).write_bytes(content)
+"""
+
+
+class Container:
+    """A container of the image that only waits; commands run in it as the image's own user."""
+
+    def __init__(self, image: str) -> None:
+        self.name = f"bitnet-test-cli-{uuid.uuid4().hex[:8]}"
+        subprocess.run(
+            [
+                *("docker", "run", "--detach", "--name", self.name, "--network", "none", "--no-healthcheck"),
+                *("--env", "BITNET_MODEL=/tmp/served/model.gguf", "--env", "BITNET_TOKENS_FILE=/tmp/tokens"),
+                *("--env", "BITNET_CONTEXT=512", image, "sleep", "1800"),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+
+    def run(self, *command: str, stdin: str = "", timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["docker", "exec", "--interactive", self.name, *command],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def cli(self, *arguments: str) -> tuple[int, Any, str]:
+        """Exit code, JSON document, stderr."""
+        done = self.run("bitnet-cli", *arguments, "--json")
+        return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+    def ok(self, *arguments: str) -> Any:
+        code, document, error = self.cli(*arguments)
+        assert code == 0, f"{arguments}: {document} {error}"
+        return document
+
+    def remove(self) -> None:
+        subprocess.run(
+            ["docker", "rm", "--force", "--volumes", self.name], capture_output=True, timeout=60, check=False
+        )
+
+
+@pytest.fixture(scope="module")
+def container(workload_image: str) -> Iterator[Container]:
+    made = Container(workload_image)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def model(container: Container) -> str:
+    container.ok("model", "synthetic", "--output", "/tmp/synthetic/model.gguf")
+    return "/tmp/synthetic/model.gguf"
+
+
+@pytest.fixture(scope="module")
+def runnable(container: Container) -> str:
+    """The best variant that this CPU runs."""
+    done = container.run("cat", f"{KERNELS}/manifest.json", "/proc/cpuinfo")
+    manifest, end = json.JSONDecoder().raw_decode(done.stdout)
+    flags = set(done.stdout[end:].split())
+    names = [name for name, entry in manifest["variants"].items() if set(entry["requires"]) <= flags]
+    assert names, "this CPU runs no variant of the image; these tests need an x86-64-v3 CPU"
+    return max(names, key=lambda name: manifest["variants"][name]["rank"])
+
+
+def test_synthetic_model_is_the_same_here(container: Container, model: str) -> None:
+    again = container.ok("model", "synthetic", "--output", "/tmp/again/model.gguf")
+    assert again["sha256"] == json.loads(container.run("cat", "/tmp/synthetic/model.json").stdout)["sha256"]
+
+
+def test_every_variant_that_runs_agrees(container: Container, runnable: str) -> None:
+    verdicts = container.ok("kernels", "verify", "--kernels", KERNELS)
+    assert verdicts[runnable]["ran"]
+    for name, verdict in verdicts.items():
+        if verdict["ran"]:
+            assert verdict["passed"], f"{name}: {verdict}"
+            assert verdict["cosine"] >= 0.999
+            assert verdict["relative_l2"] < 0.02
+        else:
+            assert "this CPU lacks" in verdict["reason"]
+
+
+@pytest.mark.parametrize("tensor", ["blk.0.attn_k.weight", "blk.3.ffn_down.weight"])
+def test_wrong_computation_is_caught(container: Container, model: str, runnable: str, tensor: str) -> None:
+    """The engine is given the model with one tensor's scale negative, the reference the right one."""
+    done = container.run(PYTHON, "-c", FLIP, model, "/tmp/wrong.gguf", tensor)
+    assert done.returncode == 0, done.stderr
+    arguments = ["--kernels", KERNELS, "--variant", runnable, "--model", "/tmp/wrong.gguf", "--reference", model]
+    code, verdict, _unused = container.cli("kernels", "verify", *arguments)
+    assert code == 1
+    assert verdict["ran"]
+    assert not verdict["passed"]
+    assert verdict["relative_l2"] > 0.02
+
+
+def test_cpu_below_a_variant_is_no_sigill(container: Container, runnable: str) -> None:
+    arguments = ["--kernels", KERNELS, "--variant", runnable, "--requires", "avx4096"]
+    code, verdict, _unused = container.cli("kernels", "verify", *arguments)
+    assert code == 4
+    assert (verdict["ran"], verdict["reason"]) == (False, "this CPU lacks avx4096")
+
+
+def test_raw_i2s_is_refused_converted_verified_and_served(container: Container, runnable: str) -> None:
+    raw, served = "/tmp/raw/model.gguf", "/tmp/served/model.gguf"
+    container.ok("model", "synthetic", "--type", "i2_s", "--seed", "3", "--output", raw)
+    code, _unused, error = container.cli("model", "check", raw)
+    assert code == 1
+    assert "bitnet-cli model convert" in error
+
+    record = container.ok(
+        "model", "convert", "--kernels", KERNELS, "--input", raw, "--output", served, "--name", "three"
+    )
+    assert (record["name"], record["type"]) == ("three", "iq2_bn")
+    # NumPy reads the I2_S file, the engine the converted one.
+    arguments = ["--kernels", KERNELS, "--variant", runnable, "--model", served, "--reference", raw]
+    assert container.ok("kernels", "verify", *arguments)["passed"]
+
+    tokens = {"schema": 1, "tokens": {"tests": hashlib.sha256(TOKEN.encode()).hexdigest()}}
+    container.run("sh", "-c", "cat > /tmp/tokens", stdin=json.dumps(tokens))
+    container.run("sh", "-c", "cat > /tmp/token", stdin=TOKEN)
+    container.run("sh", "-c", "(swarm-orchestrator --api-port 8080 > /tmp/log 2>&1 & echo $! > /tmp/pid)")
+    answer = ["answer", "--url", "http://127.0.0.1:8080", "--token-file", "/tmp/token", "--expect"]
+    try:
+        code, finding, _unused = wait_for_verdict(container, [*answer, "/tmp/served/model.json"])
+        assert (code, finding["verdict"]) == (0, "pass"), f"{finding} {container.run('tail', '-20', '/tmp/log').stdout}"
+        # The same slot, held against the answers of another model.
+        container.ok("model", "synthetic", "--seed", "4", "--output", "/tmp/other/model.gguf")
+        code, finding, _unused = container.cli(*answer, "/tmp/other/model.json")
+        assert (code, finding["verdict"]) == (1, "fail"), finding
+    finally:
+        container.run("sh", "-c", "kill $(cat /tmp/pid)")
+
+
+def wait_for_verdict(container: Container, arguments: list[str]) -> tuple[int, Any, str]:
+    """The first answer that is not inconclusive, or what was last seen after two minutes."""
+    until = time.monotonic() + 120
+    while True:
+        result = container.cli(*arguments)
+        if result[0] != 4 or time.monotonic() > until:
+            return result
+        time.sleep(0.5)
+
+
+def test_raw_i2s_is_not_served(container: Container) -> None:
+    container.ok("model", "synthetic", "--type", "i2_s", "--output", "/tmp/unserved/model.gguf")
+    done = container.run(
+        "env", "BITNET_MODEL=/tmp/unserved/model.gguf", "timeout", "30", "swarm-orchestrator", "--api-port", "8090"
+    )
+    assert done.returncode not in (0, 124), done.stdout + done.stderr
+    assert "bitnet-cli model convert" in done.stdout + done.stderr

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Copyright (c) 2026, bitnet.devops contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# What needs a real Docker: one end-to-end run of README, tests on real parts, a molecule scenario per role.
+# tests/run.sh [--full]     --full runs the tests marked `full`, too
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+only=(-m 'not full')
+scenarios=(docker_engine swarm_cluster image_build teardown)
+if [ "${1:-}" = --full ]; then
+    only=()
+    scenarios+=(swarm_rollout traffic)
+fi
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+finish() {
+    python tests/lab/machine.py prune --all || true
+    tests/lab/host-docker.sh stop
+}
+trap finish EXIT
+
+tests/lab/host-docker.sh start
+if ! command -v mmdebstrap >/dev/null; then # makes the base image where no registry is reached
+    as_root apt-get update -q >/dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends mmdebstrap >/dev/null
+fi
+python tests/lab/machine.py prune --all
+
+python -m pytest -v --durations=15 "${only[@]}" tests/integration
+export BITNET_TEST_IMAGE=bitnet/swarm-intelligence:under-test # what the end-to-end run built
+for name in "${scenarios[@]}"; do
+    echo "molecule: $name"
+    SECONDS=0
+    molecule test -s "$name"
+    echo "molecule: $name passed in $SECONDS s"
+done

@@ -30,6 +30,8 @@ if fault == "exit":
 if fault == "sigill":
     os.kill(os.getpid(), 4)
 class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "0"); self.end_headers()
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         body = b'data: {{"content":"x","stop":false}}\\n\\ndata: {{"content":"","stop":true,"tokens_evaluated":1,"tokens_predicted":1}}\\n\\n'.replace(b" ", b"").replace(b"data:", b"data: ")

@@ -79,6 +79,10 @@ class SwarmClient:
         nodes: list[Json] = self._call("list nodes", self.api.nodes)
         return nodes
 
+    def node_id(self) -> str:
+        """The node that this daemon is."""
+        return str(self._call("say which node it is", self.api.info)["Swarm"]["NodeID"])
+
     def network_names(self) -> dict[str, str]:
         networks = self._call("list networks", self.api.networks)
         return {network["Id"]: network["Name"] for network in networks if network["Scope"] == "swarm"}
@@ -126,9 +130,9 @@ class SwarmClient:
                 name=spec["Name"],
                 labels=spec["Labels"],
                 mode=spec["Mode"],
-                update_config=spec["UpdateConfig"],
-                rollback_config=spec["RollbackConfig"],
-                endpoint_spec=spec["EndpointSpec"],
+                update_config=spec.get("UpdateConfig"),
+                rollback_config=spec.get("RollbackConfig"),
+                endpoint_spec=spec.get("EndpointSpec"),
             )
         except docker.errors.NotFound as error:
             raise Conflict("the service was removed") from error

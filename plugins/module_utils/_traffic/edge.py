@@ -1,0 +1,124 @@
+# Copyright (c) 2026, bitnet.devops contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The runtime socket of HAProxy on this machine. Every call has a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import re
+import socket
+import time
+import typing as t
+from pathlib import Path
+
+from .routing import SLOTS, BadRecord, Router, Routing, routing_of_map
+
+MAP = "/run/bitnet-edge/routing.map"
+"""The map's path as HAProxy knows it; on the host the file lies in the edge's folder."""
+
+_LARGEST = 4 << 20
+
+
+class EdgeFailed(Exception):
+    """The edge did not do what it was told, or cannot be asked; the text is for a person."""
+
+
+class Edge:
+    """The edge whose folder (socket and map file) lies on this machine."""
+
+    def __init__(self, name: str, folder: Path, timeout: float = 3) -> None:
+        self.name = name
+        self.folder = folder
+        self.timeout = timeout
+
+    def ask(self, command: str) -> str:
+        """One command (or several, with `;` between them) and what HAProxy answered."""
+        path = self.folder / "haproxy.sock"
+        until = time.monotonic() + self.timeout
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(self.timeout)
+                connection.connect(str(path))
+                connection.sendall(command.encode() + b"\n")
+                connection.shutdown(socket.SHUT_WR)
+                answer = b""
+                while len(answer) < _LARGEST:
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        raise socket.timeout
+                    connection.settimeout(left)
+                    part = connection.recv(65536)
+                    if not part:
+                        return answer.decode("utf-8", "replace")
+                    answer += part
+        except socket.timeout:
+            raise EdgeFailed(
+                f"edge {self.name}: HAProxy did not answer {command.split(maxsplit=1)[0]!r} at {path} within "
+                f"{self.timeout:g} s"
+            ) from None
+        except OSError as error:
+            raise EdgeFailed(f"edge {self.name}: {path}: {error.strerror or error}") from error
+        raise EdgeFailed(f"edge {self.name}: HAProxy's answer to {command.split(maxsplit=1)[0]!r} does not end")
+
+    def routing(self) -> Routing:
+        return routing_of_map(self.ask(f"show map {MAP}").splitlines(), f"the map of edge {self.name}")
+
+    def view(self) -> Router:
+        """What it really does; an edge that cannot be asked is a view with an error."""
+        try:
+            routing = self.routing()
+            up, connections = counts(self.ask("show stat"))
+        except (EdgeFailed, BadRecord) as error:
+            return Router(self.name, error=str(error))
+        return Router(self.name, routing, up, connections)
+
+    def reserve(self, routing: Routing) -> None:
+        """Write the next map file beside the present one: a full disk is met before anything is decided."""
+        try:
+            with (self.folder / "routing.map.next").open("w", encoding="ascii") as handle:
+                os.fchmod(handle.fileno(), 0o600)
+                handle.write(routing.map_text())
+                handle.flush()
+                os.fsync(handle.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                (self.folder / "routing.map.next").unlink()
+            raise EdgeFailed(
+                f"edge {self.name}: {self.folder}/routing.map.next cannot be written ({error.strerror}); 'df "
+                f"{self.folder}' shows more"
+            ) from error
+
+    def set(self, routing: Routing) -> None:
+        """File first, so that a reload reads what the running process is told next; then all keys at once."""
+        self.reserve(routing)
+        try:
+            (self.folder / "routing.map.next").replace(self.folder / "routing.map")
+        except OSError as error:
+            raise EdgeFailed(f"edge {self.name}: {self.folder}/routing.map: {error.strerror}") from error
+        said = self.ask(f"prepare map {MAP}")
+        found = re.search(r"New version created: (\d+)", said)
+        if not found:
+            raise EdgeFailed(f"edge {self.name}: HAProxy did not prepare the map: {said.strip()}")
+        version = found[1]
+        commands = [f"add map @{version} {MAP} {key} {value}" for key, value in routing.entries().items()]
+        said = self.ask(" ; ".join([*commands, f"commit map @{version} {MAP}"]))
+        if said.strip():
+            raise EdgeFailed(f"edge {self.name}: HAProxy did not take the map: {said.strip()}")
+
+
+def counts(statistics: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Servers that are up, and sessions that run, for each slot, from `show stat`."""
+    up, connections = dict.fromkeys(SLOTS, 0), dict.fromkeys(SLOTS, 0)
+    rows: t.Iterator[dict[str, str]] = csv.DictReader(statistics.lstrip("# ").splitlines())
+    for row in rows:
+        slot = row.get("pxname", "")
+        if slot not in SLOTS:
+            continue
+        if row["svname"] == "BACKEND":
+            connections[slot] = int(row["scur"] or 0)
+        elif row["svname"] != "FRONTEND" and row["status"].startswith("UP"):
+            up[slot] += 1
+    return up, connections

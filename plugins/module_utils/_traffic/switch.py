@@ -1,0 +1,616 @@
+# Copyright (c) 2026, bitnet.devops contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carries an action out: look, plan, take the lease, act, prove. The same for every driver.
+
+The order of a switch: full capacity of the target at every edge, room on every edge, compare-and-set of the authority,
+every edge told, proof at every edge and from a client, journal. Killed in between, the authority says what was decided
+and the open operation who was at it: the next run finishes or undoes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import secrets
+import socket
+import time
+import typing as t
+
+from .._swarm.client import Conflict, DockerFailed
+from .edge import EdgeFailed
+from .operation import Holder, Operation, journal_entry
+from .plan import Plan, Refused, Seen, Wish, check, plan, refuse_frozen
+from .routing import Frozen, Router, Routing
+from .swarm import State, process_life, process_start
+
+OPEN_SECONDS = 900
+"""So long an open operation that no process holds keeps others away; then another release may take its place."""
+WATCH_SECONDS = 6.0
+"""So long a holder on another machine is watched: its beat rises every BEAT_SECONDS while it lives."""
+BEAT_SECONDS = 2.0
+_POLL = 0.1
+_ATTEMPTS = 8
+_CLIENT_SECONDS = 10.0
+_CLIENT_TIMES = 5
+
+
+class Lost(Refused):
+    """The lease is somebody else's now; nothing more was changed."""
+
+
+class TimedOut(Exception):
+    """A wait met its deadline; the text says what was awaited, what was seen, where traffic goes, and what to do."""
+
+
+class Driver(t.Protocol):
+    environment: str
+
+    def state(self) -> State: ...
+    def write(self, state: State, routing: Routing, operation: Operation | None, frozen: t.Any) -> None: ...
+    def routers(self) -> list[Router]: ...
+    def reserve(self, routing: Routing) -> None: ...
+    def apply(self, routing: Routing) -> None: ...
+    def client_sees(self) -> str: ...
+    def scale(self, slot: str, replicas: int) -> None: ...
+    def living(self, slot: str) -> int: ...
+    def record(self, entry: dict[str, t.Any]) -> None: ...
+
+
+class Clock:
+    """The time, of which tests have one of their own. Waits use the monotonic one: the other may jump."""
+
+    def now(self) -> str:
+        return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+@dataclasses.dataclass
+class Outcome:
+    plan: Plan
+    state: State
+    routers: list[Router]
+    operation: Operation | None = None
+    cut: int = 0
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def result(self) -> dict[str, t.Any]:
+        return {
+            "changed": self.plan.changed,
+            "plan": {"steps": list(self.plan.steps), "target": self.plan.target},
+            "operation": self.operation.document() if self.operation else {},
+            "routing": self.state.routing.document(),
+            "slots": {name: slot.document() for name, slot in self.state.slots.items()},
+            "edges": {router.name: router.document() for router in self.routers},
+            "cut": self.cut,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "diff": {"before": self.plan.before, "after": self.plan.after},
+        }
+
+
+def run(driver: Driver, wish: Wish, *, act: bool, clock: Clock | None = None) -> Outcome:
+    """Do what the wish says, or with act=False only plan it.
+
+    Raises Refused (Lost among them), TimedOut, EdgeFailed, DockerFailed, BadRecord and NoEdge.
+    """
+    check(wish)
+    return _Run(driver, wish, clock or Clock()).run(act)
+
+
+class _Run:
+    def __init__(self, driver: Driver, wish: Wish, clock: Clock) -> None:
+        self.driver = driver
+        self.wish = wish
+        self.clock = clock
+        pid = os.getpid()
+        self.me = Holder(socket.gethostname(), f"{process_life()}/{process_start(pid)}", pid)
+        self.operation: Operation | None = None
+        self.began = clock.monotonic()
+        self.written = self.began
+        self.seconds: dict[str, float] = {}
+        self.cut = 0
+
+    # ------------------------------------------------------------------ look and plan
+
+    def _look(self) -> tuple[State, list[Router], Plan]:
+        state = self.driver.state()
+        routers = self.driver.routers()
+        agree = bool(routers) and all(router.routing == state.routing for router in routers)
+        wish = self.wish
+        idle = wish.slot or state.routing.idle
+        draining = sum(router.connections.get(idle, 0) for router in routers)
+        seen = Seen(state.routing, state.slots, state.operation, state.frozen, agree, draining)
+        return state, routers, plan(wish, seen)
+
+    def run(self, act: bool) -> Outcome:
+        state, routers, planned = self._look()
+        self._require_same_operation(state)
+        if act and planned.changed:
+            if self.wish.action in ("pause", "resume", "freeze", "thaw"):
+                self._note(state)
+            elif planned.steps == ("set edges",):
+                self._repair(planned.routing)
+            else:
+                self._with_lease(state, planned)
+            state, routers = self.driver.state(), self.driver.routers()
+        self.seconds["total"] = self.clock.monotonic() - self.began
+        return Outcome(planned, state, routers, state.operation, self.cut, self.seconds)
+
+    def _require_same_operation(self, state: State) -> None:
+        wanted, found = self.wish.operation, state.operation
+        if not wanted or (found and found.id == wanted):
+            return
+        now = f"{found.sentence()} is" if found else "none is"
+        raise Lost(
+            f"operation: {wanted} is not open any more, {now}: somebody else has ended it (traffic_info shows the "
+            "journal). "
+            "Nothing was changed; run the rollout again from its beginning"
+        )
+
+    # ------------------------------------------------------------------ what needs no lease
+
+    def _note(self, state: State) -> None:
+        """pause, resume, freeze and thaw change what is said, never what is routed."""
+        wish = self.wish
+        for _attempt in range(_ATTEMPTS):
+            operation, frozen = state.operation, state.frozen
+            at = self.clock.now()
+            if wish.action == "freeze":
+                frozen = Frozen(wish.asked_by, wish.reason, at)
+            elif wish.action == "thaw":
+                frozen = None
+            elif operation is None:
+                return
+            else:
+                paused = f"{wish.reason} ({wish.asked_by})" if wish.action == "pause" else ""
+                operation = dataclasses.replace(operation, paused=paused).with_step(wish.action, at, by=wish.asked_by)
+            try:
+                self.driver.write(state, state.routing, operation, frozen)
+            except Conflict:
+                state = self.driver.state()
+                continue
+            if wish.action in ("freeze", "thaw"):
+                entry = Operation(
+                    _new_id(at), wish.action, "", state.routing.active, state.routing.active, wish.asked_by, "prepared"
+                )
+                self.driver.record(journal_entry(entry.with_step(wish.action, at), wish.action, at, wish.reason))
+            return
+        raise Refused(_contended(wish.action))
+
+    def _repair(self, routing: Routing) -> None:
+        """The edges do not do what the authority says, and no operation is open: tell them again."""
+        state = self.driver.state()
+        if state.operation is None and state.routing != routing:
+            self.driver.write(state, routing, None, state.frozen)
+        self._set_edges(routing)
+
+    # ------------------------------------------------------------------ with the lease
+
+    def _with_lease(self, state: State, planned: Plan) -> None:
+        wish = self.wish
+        do = {
+            "prepare": self._prepare,
+            "switch": self._switch,
+            "rollback": self._switch,
+            "park": self._park,
+            "abort": self._abort,
+        }[wish.action]
+        phase = {"prepare": "preparing", "park": "parking"}.get(wish.action, "switching")
+        name = {"prepare": "rollout"}.get(wish.action, wish.action)
+        self._claim(state, name, planned, phase)
+        try:
+            do(planned)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _claim(self, state: State, name: str, planned: Plan, phase: str) -> None:
+        """Become the holder of the open operation, or open one. What somebody left is taken over or undone."""
+        until = self.clock.monotonic() + self.wish.wait_seconds
+        watched: dict[str, bool] = {}
+        for _attempt in range(_ATTEMPTS * 100):
+            self._require_same_operation(state)
+            refuse_frozen(self.wish.action, state.frozen)
+            found = state.operation
+            at = self.clock.now()
+            if found is None:
+                source = state.routing.active
+                wish = self.wish
+                release = wish.release or state.slots[planned.target].release
+                mine = Operation(_new_id(at), name, release, source, planned.target, wish.asked_by, phase, self.me)
+                mine = mine.with_step("opened", at)
+            elif found.holder and found.holder != self.me and self._lives(found, watched):
+                self._wait_for_holder(found, until, "is at work on it")
+                state = self.driver.state()
+                continue
+            elif found.paused and self.wish.action == "switch":
+                self._wait_for_holder(found, until, "it is paused; action=resume lets it go on, action=abort undoes it")
+                state = self.driver.state()
+                continue
+            elif self._is_ours(found, planned):
+                mine = dataclasses.replace(found, holder=self.me).with_step(
+                    "taken over" if found.holder else "continued", at
+                )
+                if found.phase in ("preparing", "prepared") and phase == "switching":
+                    mine = mine.at("switching")
+            elif found.holder or self._is_stale(found):
+                self._undo_foreign(state, found, at)
+                state = self.driver.state()
+                continue
+            else:
+                raise Refused(
+                    f"action: {found.sentence()} is open, so there is no {self.wish.action} of "
+                    f"{self.wish.release or 'another release'} now. "
+                    f"Let it end, or undo it (action=abort); left alone it gives way {OPEN_SECONDS} s after its last "
+                    "step"
+                )
+            try:
+                self.driver.write(state, state.routing, mine, state.frozen)
+            except Conflict:
+                state = self.driver.state()
+                continue
+            self.operation, self.written = mine, self.clock.monotonic()
+            return
+        raise Refused(_contended(self.wish.action))
+
+    def _is_ours(self, found: Operation, planned: Plan) -> bool:
+        wish = self.wish
+        if wish.action == "abort" or wish.operation == found.id:
+            return True
+        if found.phase == "committed":
+            return found.target == planned.target
+        release = wish.release or found.release
+        same_kind = (found.action == "park") == (wish.action == "park")
+        return same_kind and found.release == release and found.target == planned.target
+
+    def _lives(self, found: Operation, watched: dict[str, bool]) -> bool:
+        """Does the process that holds it still run? On this machine that is known, elsewhere its beat is watched."""
+        holder = found.holder
+        if holder is None:
+            return False
+        here, _slash, start = holder.life.rpartition("/")
+        if here == process_life():
+            return bool(start) and process_start(holder.pid) == start
+        if found.id not in watched:
+            end = self.clock.monotonic() + WATCH_SECONDS
+            watched[found.id] = False
+            while self.clock.monotonic() < end:
+                self.clock.sleep(_POLL * 5)
+                now = self.driver.state().operation
+                if now is None or now.id != found.id or now.beat != found.beat:
+                    watched[found.id] = True
+                    break
+        return watched[found.id]
+
+    def _wait_for_holder(self, found: Operation, until: float, why: str) -> None:
+        if self.clock.monotonic() > until:
+            raise Refused(
+                f"action: {found.sentence()}: {why}. Waited {self.wish.wait_seconds:g} s (wait_seconds); nothing was "
+                "changed"
+            )
+        self.clock.sleep(_POLL * 3)
+
+    def _is_stale(self, found: Operation) -> bool:
+        try:
+            last = datetime.datetime.strptime(str(found.steps[-1]["at"]), "%Y-%m-%dT%H:%M:%S.%fZ")
+            now = datetime.datetime.strptime(self.clock.now(), "%Y-%m-%dT%H:%M:%S.%fZ")
+        except (IndexError, KeyError, ValueError):
+            return False
+        return (now - last).total_seconds() > OPEN_SECONDS
+
+    def _undo_foreign(self, state: State, found: Operation, at: str) -> None:
+        """What a dead run left open for another release ends first: finished where it was decided, undone where not."""
+        mine = dataclasses.replace(found, holder=self.me).with_step("taken over to end it", at, by=self.wish.asked_by)
+        try:
+            self.driver.write(state, state.routing, mine, state.frozen)
+        except Conflict:
+            return
+        self.operation, self.written = mine, self.clock.monotonic()
+        try:
+            if found.phase == "committed":
+                self._finish(state.routing, "switched")
+            else:
+                self._undo("abandoned", f"its run had ended; {self.wish.action} by {self.wish.asked_by} came next")
+        except BaseException:
+            self._let_go()
+            raise
+        self.operation = None
+
+    def _open(self) -> Operation:
+        if self.operation is None:
+            raise AssertionError("no operation is held")
+        return self.operation
+
+    def _write(self, routing: Routing | None = None, operation: Operation | None = None, *, end: bool = False) -> None:
+        """Compare-and-set under the lease: whoever has lost it changes nothing."""
+        for _attempt in range(_ATTEMPTS):
+            state = self.driver.state()
+            found = state.operation
+            if found is None or found.id != self._open().id or found.holder != self.me:
+                raise Lost(
+                    f"operation: {self._open().id} was taken over by somebody else "
+                    f"({found.sentence() if found else 'it has ended'}); this run changed nothing more"
+                )
+            mine = dataclasses.replace(operation or self._open(), paused=found.paused)
+            try:
+                self.driver.write(state, routing or state.routing, None if end else mine, state.frozen)
+            except Conflict:
+                continue
+            self.operation, self.written = mine, self.clock.monotonic()
+            return
+        raise Refused(_contended(self.wish.action))
+
+    def _step(self, step: str, phase: str = "", routing: Routing | None = None, **more: t.Any) -> None:
+        operation = self._open().with_step(step, self.clock.now(), **more)
+        self._write(routing, operation.at(phase) if phase else operation)
+
+    def _remember(self, step: str, **more: t.Any) -> None:
+        """A step that is only written with the next one."""
+        self.operation = self._open().with_step(step, self.clock.now(), **more)
+
+    def _let_go(self) -> None:
+        """Something went wrong: the operation stays open as it is, and no process holds it."""
+        if self.operation is not None:
+            with contextlib.suppress(Refused, DockerFailed, Conflict, EdgeFailed):
+                self._write(operation=dataclasses.replace(self.operation, holder=None))
+
+    def _close(self, outcome: str, reason: str = "") -> None:
+        operation = self._open()
+        self.driver.record(journal_entry(operation, outcome, self.clock.now(), reason))
+        self._write(end=True)
+
+    def _await(self, seconds: float, condition: t.Callable[[], str]) -> str:
+        """Until the condition is empty; what it said last, when the time is up. The lease is kept alive meanwhile."""
+        end = self.clock.monotonic() + seconds
+        while True:
+            missing = condition()
+            if not missing or self.clock.monotonic() >= end:
+                return missing
+            if self.operation is not None and self.clock.monotonic() - self.written > BEAT_SECONDS:
+                self._write(operation=dataclasses.replace(self._open(), beat=self._open().beat + 1))
+            self.clock.sleep(_POLL)
+
+    # ------------------------------------------------------------------ the actions
+
+    def _prepare(self, planned: Plan) -> None:
+        self._drain(planned.target)
+        self._write(operation=dataclasses.replace(
+            self._open().at("prepared").with_step("prepared", self.clock.now(), cut=self.cut), holder=None
+        ))  # fmt: skip
+
+    def _drain(self, slot: str) -> None:
+        """Wait for a slot's connections to end by themselves; what is left is told so when its tasks end."""
+
+        def connections() -> str:
+            routers = self.driver.routers()
+            self.cut = sum(router.connections.get(slot, 0) for router in routers)
+            return f"{self.cut} connections" if self.cut else ""
+
+        began = self.clock.monotonic()
+        self._await(self.wish.drain_seconds, connections)
+        self.seconds["drain"] = self.clock.monotonic() - began
+        self._remember("drained", slot=slot, left=self.cut)
+
+    def _capacity(self, slot: str) -> str:
+        """Empty when every edge sees all tasks of the slot; otherwise what is missing."""
+        held = self.driver.state().slots[slot]
+        if not held.replicas:
+            return f"slot {slot} is told to have no tasks (parked cold)"
+        if held.running < held.replicas:
+            return f"{held.running} of {held.replicas} tasks of slot {slot} run"
+        routers = self.driver.routers()
+        if not routers:
+            return "no edge runs"
+        for router in routers:
+            if router.error:
+                return router.error
+            if router.up.get(slot, 0) < held.replicas:
+                return f"edge {router.name} sees {router.up.get(slot, 0)} of {held.replicas} replicas of {slot} up"
+        return ""
+
+    def _switch(self, planned: Plan) -> None:
+        operation, target = self._open(), planned.target
+        if operation.phase == "committed":
+            self._finish(planned.routing, "switched")
+            return
+        if self.wish.hold or operation.phase == "holding":
+            self._switch_without_overlap(target)
+            return
+        patience = min(self.wish.timeout, 5.0) if self.wish.action == "rollback" else self.wish.timeout
+        missing = self._await(patience, lambda: self._capacity(target))
+        if missing:
+            self._give_up(
+                f"slot {target} is not ready to take traffic: {missing} (waited {patience:g} s). Nothing was switched, "
+                f"{self._where()}. More: docker service ps --no-trunc bitnet-{self.driver.environment}-{target}"
+            )
+        self._commit(planned.routing)
+
+    def _give_up(self, text: str) -> None:
+        """Before anything was routed: an operation of this run alone ends, one of a rollout stays open to go on."""
+        if self._open().action == "rollout":
+            self._let_go()
+        else:
+            self._close("refused", text)
+        self.operation = None
+        raise TimedOut(text)
+
+    def _commit(self, routing: Routing) -> None:
+        decided = self.clock.monotonic()
+        self.driver.reserve(routing)
+        done = not routing.share
+        self._step(
+            f"{routing.active} active" if done else f"{routing.share} % to {routing.idle}",
+            "committed" if done else "weighted",
+            routing,
+        )
+        self._set_edges(routing)
+        if done:
+            self._finish(routing, "switched", decided)
+        else:
+            self._write(operation=dataclasses.replace(self._open(), holder=None))
+
+    def _set_edges(self, routing: Routing) -> None:
+        problem = ""
+
+        def differs() -> str:
+            nonlocal problem
+            try:
+                routers = self.driver.routers()
+                if routers and all(router.routing == routing for router in routers):
+                    return ""
+                self.driver.apply(routing)
+                problem = "" if routers else "no edge runs"
+            except EdgeFailed as error:
+                problem = str(error)
+            return problem or "an edge still routes otherwise"
+
+        missing = self._await(self.wish.timeout, differs)
+        if missing:
+            raise TimedOut(
+                f"the authority says {_said(routing)}, and after {self.wish.timeout:g} s (timeout) not every edge "
+                f"does: {missing}. "
+                f"{self._where().capitalize()}. Run the same again to finish; an edge that is replaced begins with "
+                "what the authority says"
+            )
+
+    def _finish(self, routing: Routing, outcome: str, decided: float | None = None) -> None:
+        """Decided and written: every edge, then the proof from a client, then the journal."""
+        self._set_edges(routing)
+        times = 0
+        first_right = self.clock.monotonic()
+
+        def client() -> str:
+            nonlocal times, first_right
+            seen = self.driver.client_sees()
+            if seen != routing.active:
+                times = 0
+                return f"a client at the edge's port saw {seen}"
+            if not times:
+                first_right = self.clock.monotonic()
+            times += 1
+            return "" if times >= _CLIENT_TIMES else f"a client saw {seen} {times} times"
+
+        missing = self._await(min(_CLIENT_SECONDS, self.wish.timeout), client)
+        if missing:
+            raise TimedOut(
+                f"every edge says {_said(routing)}, but {missing} (waited {min(_CLIENT_SECONDS, self.wish.timeout):g} "
+                "s). "
+                "Run the same again, or go back with action=rollback; "
+                f"more: docker service logs --tail 50 bitnet-{self.driver.environment}-edge"
+            )
+        if decided is not None:
+            self.seconds["to_client"] = first_right - decided
+            self._remember("seen by a client", seconds=round(first_right - decided, 3))
+        self._close(outcome if self._open().action != "rollback" else "rolled back")
+
+    def _switch_without_overlap(self, target: str) -> None:
+        """The machine has no room for both: requests wait in the edge while one slot stops and the other starts."""
+        operation = self._open()
+        source = operation.source
+        self.driver.reserve(Routing(source, hold=True))
+        self._step("new requests wait", "holding", Routing(source, hold=True))
+        self._set_edges(Routing(source, hold=True))
+        held = self.clock.monotonic()
+        missing = self._exchange(source, target)
+        if missing:
+            self._undo("compensated", missing)
+            raise TimedOut(
+                f"slot {target} did not become ready: {missing}. {source.capitalize()} is active again, {self._where()}"
+            )
+        self.seconds["held"] = self.clock.monotonic() - held
+        self._commit(Routing(target))
+
+    def _exchange(self, stop: str, start: str) -> str:
+        """Stop one slot, then start the other; what was missing when the time was up, or nothing."""
+        self._scale(stop, 0)
+        missing = self._await(
+            self.wish.timeout, lambda: f"slot {stop} still has tasks" if self.driver.living(stop) else ""
+        )
+        if missing:
+            return missing
+        self._remember(f"{stop} stopped")
+        self._scale(start, max(self.driver.state().slots[start].wanted, 1))
+        missing = self._await(self.wish.timeout, lambda: self._capacity(start))
+        if not missing:
+            self._remember(f"{start} ready")
+        return missing
+
+    def _still_runs(self, slot: str) -> str:
+        return f"slot {slot} still has tasks" if self.driver.living(slot) else ""
+
+    def _scale(self, slot: str, replicas: int) -> None:
+        for _attempt in range(_ATTEMPTS):
+            try:
+                self.driver.scale(slot, replicas)
+            except Conflict:
+                continue
+            return
+        raise Refused(_contended(f"scale of slot {slot}"))
+
+    def _park(self, planned: Plan) -> None:
+        self._drain(planned.target)
+        self._scale(planned.target, 0)
+        missing = self._await(
+            self.wish.timeout, lambda: "tasks still end" if self.driver.living(planned.target) else ""
+        )
+        if missing:
+            raise TimedOut(
+                f"slot {planned.target} is told to stop, but its tasks have not ended after {self.wish.timeout:g} s "
+                "(timeout). "
+                f"{self._where().capitalize()}. Run the same again"
+            )
+        self._close("parked cold")
+
+    def _abort(self, _planned: Plan) -> None:
+        self._undo("aborted", self.wish.reason)
+
+    def _undo(self, outcome: str, reason: str) -> None:
+        """Everything back to the slot that is active, the operation closed."""
+        state = self.driver.state()
+        operation = self._open()
+        back = Routing(state.routing.active)
+        if state.routing.hold or operation.phase == "holding":
+            missing = self._exchange(operation.target, operation.source)
+            if missing:
+                raise TimedOut(
+                    f"{operation.sentence()} could not be undone: {missing}. New requests still wait in the edge, "
+                    "bounded; run action=abort again"
+                )
+        if state.routing != back:
+            self._step(f"everything to {back.active}", routing=back)
+        self._set_edges(back)
+        self._close(outcome, reason)
+
+    def _where(self) -> str:
+        try:
+            routers = self.driver.routers()
+        except Exception as error:
+            return f"where traffic goes is not known ({error})"
+        seen = {
+            f"edge {router.name}: {_said(router.routing) if router.routing else router.error}" for router in routers
+        }
+        return "traffic goes where it went (" + ("; ".join(sorted(seen)) or "no edge runs") + ")"
+
+
+def _said(routing: Routing) -> str:
+    share = f", {routing.share} % to {routing.idle}" if routing.share else ""
+    return f"{routing.active} is active{share}{', new requests wait' if routing.hold else ''}"
+
+
+def _contended(what: str) -> str:
+    return (
+        f"the environment was changed by somebody else during each attempt to {what}; nothing more was changed. "
+        "Find the other writer (docker service inspect shows the version rising) and run again"
+    )
+
+
+def _new_id(at: str) -> str:
+    """Sorts by time: 20261125T163000-1f2e3d."""
+    return at[:19].replace("-", "").replace(":", "") + "-" + secrets.token_hex(3)

@@ -78,6 +78,10 @@ edges:
   description: What each edge really does, by node.
   returned: success
   type: dict
+port:
+  description: The port of the nodes at which clients reach the edge.
+  returned: when there is an edge
+  type: int
 agree:
   description: Whether every edge routes as it is told.
   returned: success
@@ -136,6 +140,7 @@ def main() -> None:
         routing=state.routing.document(),
         slots={name: slot.document() for name, slot in state.slots.items()},
         edges={router.name: router.document() for router in routers},
+        port=driver.port(),
         agree=bool(routers) and all(router.routing == state.routing for router in routers),
         operation=state.operation.document() if state.operation else {},
         frozen=dataclasses.asdict(state.frozen) if state.frozen else {},

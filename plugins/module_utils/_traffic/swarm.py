@@ -153,11 +153,15 @@ class SwarmDriver:
         for edge in self.edges():
             edge.set(routing)
 
-    def client_sees(self) -> str:
-        """The slot that answers a client at the published port, or why there is none (in brackets)."""
+    def port(self) -> int:
+        """The published port, 0 when there is none."""
         service = self.client.service(self.name)
         ports = (service or {}).get("Spec", {}).get("EndpointSpec", {}).get("Ports") or []
-        port = next((int(port["PublishedPort"]) for port in ports if port.get("PublishedPort")), 0)
+        return next((int(port["PublishedPort"]) for port in ports if port.get("PublishedPort")), 0)
+
+    def client_sees(self) -> str:
+        """The slot that answers a client at the published port, or why there is none (in brackets)."""
+        port = self.port()
         try:
             token = (self.folder / "tokens" / "probe").read_text(encoding="ascii").strip()
         except OSError as error:

@@ -207,7 +207,7 @@ def test_steps_by_shares(world: World) -> None:
         world.run("switch", release=NEW, share=share)
         assert world.routing == Routing("blue", share)
         assert world.operation and world.operation.holder is None
-    with pytest.raises(Refused, match="share: 50 % .*abort"):
+    with pytest.raises(Refused, match=r"share: 50 % .*abort"):
         world.run("switch", release=NEW, share=20)
     world.run("switch", release=NEW)
     assert world.settled("green")
@@ -257,7 +257,7 @@ def test_pause_resume_and_freeze(world: World) -> None:
         world.run("switch", release=NEW, wait_seconds=1)
     world.run("resume")
     world.run("freeze", reason="closing", asked_by="carol")
-    with pytest.raises(Refused, match="frozen by carol .* thaw"):
+    with pytest.raises(Refused, match=r"frozen by carol .* thaw"):
         world.run("switch", release=NEW)
     world.run("abort")
     world.run("thaw")
@@ -293,7 +293,7 @@ def test_without_room_for_both_requests_wait_and_the_slots_change_places(world: 
 def test_without_room_and_a_slot_that_does_not_start_the_old_one_comes_back(world: World) -> None:
     world.slots["green"] = dataclasses.replace(world.slots["green"], replicas=0, running=0)
     world.starts = False
-    with pytest.raises(switch.TimedOut, match="did not become ready.*Blue is active again"):
+    with pytest.raises(switch.TimedOut, match=r"did not become ready.*Blue is active again"):
         world.run("switch", release=NEW, hold=True)
     assert world.settled("blue")
     assert (world.slots["blue"].running, world.slots["green"].replicas) == (1, 0)
@@ -363,7 +363,7 @@ def test_a_live_holder_is_waited_for_and_then_named(world: World) -> None:
         run.me, life=f"{switch.process_life()}/{switch.process_start(1)}", pid=1, who="elsewhere"
     )
     world.operation = Operation("1", "switch", "cccc", "blue", "green", "bob", "switching", other)
-    with pytest.raises(Refused, match="process 1 of elsewhere holds it.*Waited 3 s"):
+    with pytest.raises(Refused, match=r"process 1 of elsewhere holds it.*Waited 3 s"):
         world.run("switch", release=NEW, wait_seconds=3)
     assert world.clock.time >= 3
     assert not world.effects
@@ -457,7 +457,7 @@ def test_an_edge_that_hangs_after_the_decision_leaves_what_the_next_run_finishes
         raise EdgeFailed("HAProxy did not answer")
 
     world.apply = hang  # type: ignore[method-assign]
-    with pytest.raises(switch.TimedOut, match="the authority says green is active.*Run the same again"):
+    with pytest.raises(switch.TimedOut, match=r"the authority says green is active.*Run the same again"):
         world.run("switch", release=NEW)
     world.apply = apply  # type: ignore[method-assign]
     world.run("switch", release=NEW)

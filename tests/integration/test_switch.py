@@ -191,7 +191,7 @@ def test_a_switch_is_quick_and_a_client_sees_it(traffic: Traffic) -> None:
     back = traffic.switch("rollback", release=traffic.releases()["blue"])
     for result in (there, back):
         assert result["changed"], result
-        assert 0 < result["seconds"]["to_client"]
+        assert result["seconds"]["to_client"] > 0
     assert (there["routing"]["active"], back["routing"]["active"]) == ("green", "blue")
 
 

@@ -3,25 +3,42 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# entrypoint.sh serve    writes the map of the active slot and becomes HAProxy
+# entrypoint.sh serve    writes the map of the routing and becomes HAProxy
 # entrypoint.sh check    says whether the configuration on standard input is one
 #
-# Swarm fills BITNET_ACTIVE_SLOT from the label of the service when it makes a task, so a replacement begins with the
-# slot that is active now. The file is what a reload of HAProxy reads; whoever sets the map at run time writes it too.
+# Swarm fills the three variables from the labels of the service when it makes a task, so a replacement begins with the
+# routing that holds now. The file is what a reload of HAProxy reads; whoever sets the map at run time writes it too.
 set -eu
-map=/run/bitnet-edge/active-slot.map
+folder=/run/bitnet-edge
+active=${BITNET_ACTIVE_SLOT:-}
+share=${BITNET_IDLE_SHARE:-0}
+hold=${BITNET_HOLD:-0}
 
-case "${BITNET_ACTIVE_SLOT:-}" in
+refuse() {
+    echo "edge: $1: set the label $2 of the edge service" >&2
+    exit 2
+}
+
+case "$active" in
     blue | green) ;;
-    *)
-        echo "edge: BITNET_ACTIVE_SLOT='${BITNET_ACTIVE_SLOT:-}' is neither blue nor green:" \
-            "set the label io.bitnet.active-slot of the edge service" >&2
-        exit 2
-        ;;
+    *) refuse "BITNET_ACTIVE_SLOT='$active' is neither blue nor green" io.bitnet.active-slot ;;
 esac
+case "$share" in
+    [0-9] | [1-9][0-9]) ;;
+    *) refuse "BITNET_IDLE_SHARE='$share' is no number from 0 to 99" io.bitnet.idle-share ;;
+esac
+case "$hold" in
+    0 | 1) ;;
+    *) refuse "BITNET_HOLD='$hold' is neither 0 nor 1" io.bitnet.hold ;;
+esac
+
 umask 077
-printf 'active %s\n' "$BITNET_ACTIVE_SLOT" > "$map.new"
-mv -f "$map.new" "$map"
+printf 'active %s\nshare %s\nhold %s\n' "$active" "$share" "$hold" > "$folder/routing.map.new"
+mv -f "$folder/routing.map.new" "$folder/routing.map"
+# Hashes of the tokens of testers, which the role writes; without the file HAProxy does not start. Beside it what has been read.
+[ -e "$folder/testers.acl" ] || : > "$folder/testers.acl"
+cp "$folder/testers.acl" "$folder/testers.read.new"
+mv -f "$folder/testers.read.new" "$folder/testers.read"
 
 case "${1:-}" in
     serve) exec haproxy -W -db -f "${BITNET_EDGE_CONFIG:-/etc/haproxy/bitnet.cfg}" ;;

@@ -165,6 +165,19 @@ def test_fields_of_other_owners_stay_as_found_and_are_set_when_they_are_missing(
     assert wanted["labels"]["active"] == "blue", "what was wanted is not changed on the way"
 
 
+def test_labels_that_another_owner_has_added_stay_and_make_no_change():
+    wanted = spec.from_options(options(labels={"active": "blue"}))
+    found = spec.from_options(options(labels={"active": "green", "share": "10", "operation": "{}", "stray": "x"}))
+    owned = ["labels.active", "labels.share", "labels.operation", "labels.frozen"]
+    plan = plan_present("web", wanted, found, owned, stuck=False)
+    kept = {key: value for key, value in plan.target["labels"].items() if not key.startswith("io.bitnet.")}
+    assert kept == {"active": "green", "share": "10", "operation": "{}"}, "what nobody owns goes, no label is made up"
+    assert plan.action == "update"
+    del found["labels"]["stray"]
+    assert plan_present("web", wanted, found, owned, stuck=False).action == "none"
+    assert plan_present("web", wanted, None, owned, stuck=False).target["labels"]["active"] == "blue"
+
+
 @pytest.mark.parametrize("name", ["image", "labels.", "label.x"])
 def test_other_fields_cannot_be_owned_elsewhere(name):
     with pytest.raises(Refused, match="neither replicas nor labels"):

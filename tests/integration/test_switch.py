@@ -376,6 +376,30 @@ def test_an_idle_slot_that_dies_between_gate_and_switch(traffic: Traffic) -> Non
     assert traffic.switch("switch", slot=idle)["routing"]["active"] == idle
 
 
+def test_an_active_slot_that_dies_is_no_obstacle(traffic: Traffic) -> None:
+    active = traffic.active
+    idle = {"blue": "green", "green": "blue"}[active]
+    traffic.site.shell(f"sudo docker service scale --detach bitnet-local-{active}=0")
+    result = traffic.switch("switch", slot=idle, timeout=30)
+    assert result.get("routing", {}).get("active") == idle, result
+    traffic.site.shell(f"sudo docker service scale --detach bitnet-local-{active}=1")
+
+
+@pytest.mark.full
+def test_a_manager_whose_daemon_restarts_during_a_switch(traffic: Traffic) -> None:
+    target = {"blue": "green", "green": "blue"}[traffic.active]
+    traffic.site.shell("(sleep 0.7; sudo pkill --pidfile /var/run/docker.pid) >/dev/null 2>&1 &")
+    first = traffic.switch("switch", slot=target, timeout=20)
+    traffic.site.shell(
+        "sudo sh -c 'while [ -e /var/run/docker.pid ]; do sleep 0.2; done; setsid --fork dockerd >>/var/log/docker.log 2>&1'"
+    )
+    traffic.site.shell("until sudo docker service ls >/dev/null 2>&1; do sleep 0.5; done", timeout=120)
+    deadline = time.monotonic() + 120
+    while traffic.switch("switch", slot=target, timeout=60).get("routing", {}).get("active") != target:
+        assert time.monotonic() < deadline, first
+    assert traffic.settled()
+
+
 def test_without_room_for_both_slots_requests_wait(traffic: Traffic) -> None:
     active = traffic.active
     idle = {"blue": "green", "green": "blue"}[active]

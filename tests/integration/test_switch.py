@@ -391,7 +391,8 @@ def test_a_manager_whose_daemon_restarts_during_a_switch(traffic: Traffic) -> No
     traffic.site.shell("(sleep 0.7; sudo pkill --pidfile /var/run/docker.pid) >/dev/null 2>&1 &")
     first = traffic.switch("switch", slot=target, timeout=20)
     traffic.site.shell(
-        "sudo sh -c 'while [ -e /var/run/docker.pid ]; do sleep 0.2; done; setsid --fork dockerd >>/var/log/docker.log 2>&1'"
+        "sudo sh -c 'while [ -e /var/run/docker.pid ]; do sleep 0.2; done;"
+        " setsid --fork dockerd >>/var/log/docker.log 2>&1'"
     )
     traffic.site.shell("until sudo docker service ls >/dev/null 2>&1; do sleep 0.5; done", timeout=120)
     deadline = time.monotonic() + 120

@@ -31,10 +31,10 @@ class Traffic:
 
     def module(self, name: str, *more: str, **options: Any) -> dict[str, Any]:
         """Run a module on the machine; its result, failed or not."""
-        arguments = json.dumps(options).replace("'", "'\\''")
+        arguments = "-a '" + json.dumps(options).replace("'", "'\\''") + "'" if options else ""
         output = self.site.shell(
             f"cd ~/bitnet.devops && . .venv/bin/activate && ANSIBLE_CONFIG=$PWD/ansible.cfg ansible localhost --become"
-            f" -i inventories/local -m bitnet.devops.{name} -a '{arguments}' --tree /tmp/tree {' '.join(more)} "
+            f" -i inventories/local -m bitnet.devops.{name} {arguments} --tree /tmp/tree {' '.join(more)} "
             ">/tmp/said 2>&1;"
             " cat /tmp/tree/localhost || cat /tmp/said"
         )

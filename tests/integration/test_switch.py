@@ -46,6 +46,11 @@ class Traffic:
     def switch(self, action: str, *more: str, **options: Any) -> dict[str, Any]:
         return self.module("traffic_switch", *more, action=action, **options)
 
+    def rollout(self, arguments: str) -> str:
+        """Run the playbook rollout with the image that `make site` built."""
+        image = self.site.services()["bitnet-local-blue"]["TaskTemplate"]["ContainerSpec"]["Image"]
+        return self.site.make("rollout", f"-e bitnet_image={image} {arguments}")
+
     @property
     def active(self) -> str:
         return str(self.info()["routing"]["active"])
@@ -111,7 +116,7 @@ def test_a_release_goes_through_the_idle_slot_and_no_request_is_lost(traffic: Tr
     before = traffic.info()
     assert (before["routing"]["active"], before["slots"]["green"]["release"]) == ("blue", "")
     with traffic.clients() as answers:
-        output = traffic.site.make("rollout", ANOTHER)
+        output = traffic.rollout(ANOTHER)
     assert "failed=0" in output, output[-4000:]
     assert answers.pop(200) > 20
     assert not answers, "every request was answered with 200"
@@ -126,7 +131,7 @@ def test_a_release_goes_through_the_idle_slot_and_no_request_is_lost(traffic: Tr
 
 
 def test_a_second_rollout_changes_nothing(traffic: Traffic) -> None:
-    output = traffic.site.make("rollout", ANOTHER)
+    output = traffic.rollout(ANOTHER)
     assert re.search(r"localhost\s*: ok=\d+\s+changed=0\s+unreachable=0\s+failed=0", output), output[-4000:]
 
 
@@ -134,7 +139,7 @@ def test_a_rollout_by_shares_with_a_gate_of_the_users(traffic: Traffic) -> None:
     gate = "- ansible.builtin.command: touch /tmp/gate-passed\n"
     traffic.site.shell(f"printf '{gate}' > /tmp/gate.yml; rm -f /tmp/gate-passed")
     more = '-e \'{"swarm_rollout_shares": [20, 100], "swarm_rollout_gates_after": ["/tmp/gate.yml"]}\''
-    output = traffic.site.make("rollout", more)
+    output = traffic.rollout(more)
     assert "failed=0" in output, output[-4000:]
     assert traffic.active == "blue"
     assert traffic.site.shell("ls /tmp/gate-passed")
@@ -146,7 +151,7 @@ def test_a_rollout_by_shares_with_a_gate_of_the_users(traffic: Traffic) -> None:
 def test_a_gate_that_fails_after_the_switch_takes_traffic_back(traffic: Traffic) -> None:
     traffic.site.shell("printf -- '- ansible.builtin.command: /bin/false\n' > /tmp/gate.yml")
     with pytest.raises(AssertionError) as failure:
-        traffic.site.make("rollout", f'{ANOTHER} -e \'{{"swarm_rollout_gates_after": ["/tmp/gate.yml"]}}\'')
+        traffic.rollout(f'{ANOTHER} -e \'{{"swarm_rollout_gates_after": ["/tmp/gate.yml"]}}\'')
     assert "did not take over" in str(failure.value)
     assert traffic.active == "blue"
     assert traffic.settled()
@@ -216,7 +221,7 @@ def test_a_frozen_environment(traffic: Traffic) -> None:
     traffic.switch("freeze", reason="year-end", asked_by="carol")
     assert "frozen by carol" in traffic.switch("switch", slot="green")["msg"]
     with pytest.raises(AssertionError, match="frozen by carol"):
-        traffic.site.make("rollout", "-e swarm_rollout_log_level=warning")
+        traffic.rollout("-e swarm_rollout_log_level=warning")
     traffic.switch("thaw")
     assert traffic.settled()
 

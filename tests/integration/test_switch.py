@@ -187,7 +187,9 @@ def test_check_mode_shows_and_touches_nothing(traffic: Traffic, options: dict[st
     before = traffic.everything()
     shown = traffic.module("traffic_switch", "--check", "--diff", **options)
     assert shown["changed"]
-    assert shown["diff"]["before"] != shown["diff"]["after"]
+    said = traffic.site.shell("cat /tmp/said")
+    assert re.search(r"^--- before", said, re.MULTILINE), said
+    assert re.search(r"^[+] ", said, re.MULTILINE), said
     assert traffic.everything() == before
 
 

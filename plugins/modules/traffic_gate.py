@@ -21,9 +21,8 @@ description:
 attributes:
   check_mode:
     support: partial
-    description:
-      - Everything but O(kind=command) is judged as without it, and answers a few requests.
-      - A command may change something, so it is not run, and RV(verdict) is V(skipped in check mode).
+    description: A gate is a look, and looks in check mode, too.
+    details: A command may change something. It is not run, and RV(verdict) is V(skipped in check mode).
   diff_mode:
     support: N/A
     description: A gate changes nothing.

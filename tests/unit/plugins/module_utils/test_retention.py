@@ -254,9 +254,12 @@ def test_a_folder_that_is_no_model_of_ours(tmp_path, folder, wrong):
 
 
 def test_a_model_goes_at_once_or_is_finished_later(tmp_path, folder, monkeypatch):
+    def interrupted(_path):
+        raise KeyboardInterrupt
+
     models = Models(str(tmp_path))
     with monkeypatch.context() as killed:
-        killed.setattr("shutil.rmtree", lambda _path: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr("shutil.rmtree", interrupted)
         with pytest.raises(KeyboardInterrupt):
             models.remove(MODEL)
     assert [model.sha256 for model in models.models()] == [OTHER]

@@ -249,7 +249,7 @@ def judge_generation(text: str, last: dict[str, Any] | None, close_code: int | N
     """A generation on a WebSocket: its `done` or `error`, or the close code of a connection that ended first."""
     if last is None:
         if close_code == GOING_AWAY:
-            return Outcome.ANNOUNCED, "1012 while it ran"
+            return (Outcome.ANNOUNCED, "1012 while it ran") if text else (Outcome.REFUSED, "1012 before it began")
         how = f"the connection ended ({'cut' if close_code in (None, 1006) else close_code})"
         return (Outcome.TRUNCATED if text else Outcome.LOST), how
     if last["type"] == "error":

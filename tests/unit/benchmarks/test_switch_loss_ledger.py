@@ -113,6 +113,7 @@ DONE = {"type": "done", "finish_reason": "length"}
         ("", {"type": "error", "error": {"code": "too_many"}}, None, Outcome.REFUSED),
         (" t0", {"type": "error", "error": {"code": "engine_lost"}}, None, Outcome.LOST),
         (" t0", None, 1012, Outcome.ANNOUNCED),
+        ("", None, 1012, Outcome.REFUSED),  # sent while the connection was being closed
         (" t0", None, 1006, Outcome.TRUNCATED),
         ("", None, None, Outcome.LOST),
         ("", None, 1001, Outcome.LOST),

@@ -95,6 +95,10 @@ def test_contradictions(edge_lines, backend_lines, says):
     assert says in result.findings[0]
 
 
+def test_refused_to_the_client_and_worked_on():
+    assert not judged(entries(h1="complete", w2="refused"), None, backend("h1", "w2")).proved
+
+
 def test_another_slot_than_the_answer_named():
     found = entries(h1="complete")
     found[RUN + "h1"].slot = "green"

@@ -20,7 +20,9 @@ Subjects, all under the same load:
     rolling-stop-first  the same, the old task stopped first
     traefik-file        Traefik in front of two slots, switched by rewriting the file of its file provider
 
-An existing site is loaded with
+A site on a test machine (tests/lab) is loaded with
+    --site-machine NAME --switch-command 'ansible ... action=switch ... {slot}'
+and any other one with
     --url http://ADDRESS:8080 --token-file FILE --switch-command 'ansible ... action=switch ... {slot}'
     --edge-log-command 'COMMAND {since}' --slot-log-command 'COMMAND {slot} {since}'
 where {slot} becomes blue or green, and {since} the second in which the load began. The commands print the logs since
@@ -49,13 +51,15 @@ from pathlib import Path
 
 import uvloop
 
+from tests.lab import machine
+
 from . import report
 from .figures import Knee, Step
 from .generator import Shape, Target, TargetError
 from .processes import ProcessStand
 from .scenario import Plan, Result, find_knee, run
 from .stands import CHECKOUT, SLOTS, AskedLog, Log, StandError, Subject, command
-from .swarm import SwarmStand
+from .swarm import SwarmStand, service_log
 
 SUBJECTS = ("switch", "rolling-start-first", "rolling-stop-first", "traefik-file")
 MOVE_SECONDS = 180.0
@@ -96,7 +100,9 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     site = parser.add_argument_group("an existing site")
     add = site.add_argument
     add("--url", help="its edge; the subject `switch` is this one then")
-    add("--token-file", type=Path)
+    add("--token-file", type=Path, help="a file with the probe token")
+    add("--site-machine", metavar="NAME", help="the test machine that it runs on: gives address, token and logs")
+    add("--environment", default="local", help="the site's environment, with --site-machine (default local)")
     add("--switch-command", metavar="COMMAND", help="switches to {slot}; run without a shell")
     add("--rollback-command", metavar="COMMAND", help="(default: the switch command)")
     add("--edge-log-command", metavar="COMMAND", help="prints the edge's log since {since}")
@@ -109,10 +115,32 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def site_subject(options: argparse.Namespace) -> Subject:
+def of_machine(options: argparse.Namespace, folder: Path) -> tuple[Log, dict[str, Log]]:
+    """Fills in what a test machine knows of its site; gives back the logs of its edge and its slots."""
+    try:
+        host = machine.get(options.site_machine)
+        path = f"/var/lib/bitnet/environments/{options.environment}/tokens/probe"
+        token = host.exec("cat", path)
+    except machine.LabError as error:
+        raise StandError(str(error)) from error
+    options.url = options.url or f"http://{host.address}:8080"
+    if options.token_file is None:
+        options.token_file = folder / "probe"
+        options.token_file.touch(mode=0o600)
+        options.token_file.write_text(token)
+    name = f"bitnet-{options.environment}"
+    slots: dict[str, Log] = {slot: service_log(host.container, f"{name}-{slot}") for slot in SLOTS}
+    return service_log(host.container, f"{name}-edge"), slots
+
+
+def site_subject(options: argparse.Namespace, folder: Path) -> Subject:
     """The site that exists, switched by the commands given."""
+    edge: Log | None = None
+    slots: dict[str, Log] = {}
+    if options.site_machine:
+        edge, slots = of_machine(options, folder)
     if not options.token_file or not options.switch_command:
-        raise StandError("--url needs --token-file and --switch-command, too")
+        raise StandError("a site needs --switch-command, and with --url a --token-file")
     switch = options.switch_command
     commands = {"switch": switch, "rollback": options.rollback_command or switch}
 
@@ -122,10 +150,8 @@ def site_subject(options: argparse.Namespace) -> Subject:
     async def act(kind: str, slot: str) -> tuple[int, str]:
         return await command(filled(commands[kind], slot), MOVE_SECONDS)
 
-    edge: Log | None = None
     if options.edge_log_command:
         edge = AskedLog(shlex.split(options.edge_log_command))
-    slots: dict[str, Log] = {}
     if options.slot_log_command:
         slots = {slot: AskedLog(filled(options.slot_log_command, slot)) for slot in SLOTS}
     other = next(slot for slot in SLOTS if slot != options.active_slot)
@@ -149,8 +175,9 @@ def collect(
 ) -> tuple[dict[str, Subject], dict[str, str]]:
     """The subjects that can run, and why the others cannot."""
     subjects: dict[str, Subject] = {}
-    if options.url and "switch" in wanted:
-        subjects["switch"] = site_subject(options)
+    if (options.url or options.site_machine) and "switch" in wanted:
+        subjects["switch"] = site_subject(options, folder)
+        Target.parse(options.url, options.token_file)
     rest = [name for name in wanted if name not in subjects]
     reason = f"the stand {options.stand} does not have it"
     if rest:
@@ -240,8 +267,6 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="bitnet-loss-")))
         folder.chmod(0o755)
         try:
-            if options.url and options.token_file:
-                Target.parse(options.url, options.token_file)
             subjects, skipped = collect(options, folder, ends, wanted)
             knee = uvloop.run(measure(options, list(subjects.values()), results, skipped))
         except (StandError, TargetError) as error:

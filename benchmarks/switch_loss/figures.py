@@ -93,7 +93,8 @@ class Convergence:
 
 def convergence(entries: Iterable[Entry], move: Move, until: float) -> Convergence | None:
     """From the slots that answered requests which began after the move did; nothing when the target answered none."""
-    new, old = [], [0.0]
+    new: list[float] = []
+    old = [0.0]
     for entry in entries:
         if entry.slot is None or entry.kind == "ws" or not move.begun <= entry.begun < until:
             continue  # a generation stays on the slot of its connection

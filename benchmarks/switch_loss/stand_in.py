@@ -95,8 +95,13 @@ async def serve(port: int, load_seconds: float, command: list[str]) -> int:
     loop = asyncio.get_running_loop()
     engine = await loop.create_server(Engine, "127.0.0.1", port, backlog=1024)
     child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+
+    def end() -> None:
+        if child.returncode is None:
+            child.terminate()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: child.returncode is None and child.terminate())
+        loop.add_signal_handler(number, end)
 
     async def load() -> None:
         await asyncio.sleep(load_seconds)

@@ -300,5 +300,9 @@ class SwarmStand:
         return ready
 
     def _log(self, service: str) -> AskedLog:
-        container = self.host.container if self.host else ""
-        return AskedLog(["docker", "exec", container, "sh", "-c", LOGS, "logs", service, "{since}"])
+        return service_log(self.host.container if self.host else "", service)
+
+
+def service_log(container: str, service: str) -> AskedLog:
+    """The log of a service whose tasks all run on that machine."""
+    return AskedLog(["docker", "exec", container, "sh", "-c", LOGS, "logs", service, "{since}"])

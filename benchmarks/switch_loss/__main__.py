@@ -59,7 +59,7 @@ from .generator import Shape, Target, TargetError
 from .processes import ProcessStand
 from .scenario import Plan, Result, find_knee, run
 from .stands import CHECKOUT, SLOTS, AskedLog, Log, StandError, Subject, command
-from .swarm import SwarmStand, service_log
+from .swarm import SwarmStand, edge_dropped, service_log
 
 SUBJECTS = ("switch", "rolling-start-first", "rolling-stop-first", "traefik-file")
 MOVE_SECONDS = 180.0
@@ -155,10 +155,14 @@ def site_subject(options: argparse.Namespace, folder: Path) -> Subject:
     if options.slot_log_command:
         slots = {slot: AskedLog(filled(options.slot_log_command, slot)) for slot in SLOTS}
     other = next(slot for slot in SLOTS if slot != options.active_slot)
-    return Subject(
+    subject = Subject(
         "switch", switch, options.url, options.token_file, act,
         targets=(options.active_slot, other), edge_log=edge, slot_logs=slots,
     )  # fmt: skip
+    if options.site_machine:
+        state = f"/var/lib/bitnet/environments/{options.environment}/edge"
+        subject.dropped = edge_dropped(machine.container_name(options.site_machine), state)
+    return subject
 
 
 def plan_for(subject: Subject, options: argparse.Namespace) -> Plan:

@@ -7,7 +7,7 @@
 |---|---|
 | complete | answered whole: the framing, the JSON or `[DONE]`, every token in its order |
 | announced | ended by an announced close: the event `draining` of a stream or generation, 1012 of a WebSocket |
-| refused | not accepted: no connection, or 429 or 503 with Retry-After |
+| refused | not accepted: no connection, 429 or 503 with Retry-After, or a 503 that a proxy made itself |
 | failed | answered with another error |
 | lost | accepted and cut before an answer began, or the edge says that it lost it (502, 504), or no end in time |
 | truncated | the answer began and is not whole |
@@ -183,9 +183,9 @@ def judge_status(status: int, headers: dict[str, str], body: bytes) -> Judgement
         return Outcome.LOST, f"the edge says {status}"
     if status in (429, 503):
         verdict, code = judge_error(error, began=False)
-        if verdict is not Outcome.FAILED:
-            return verdict, f"{status} {code}"
-        return (Outcome.REFUSED if "retry-after" in headers else Outcome.FAILED), f"{status} {code}"
+        if verdict is Outcome.FAILED and ("retry-after" in headers or code == f"status {status}"):
+            return Outcome.REFUSED, f"{status} {code}"  # a proxy's own plain 503 says that nothing was sent on
+        return verdict, f"{status} {code}"
     return Outcome.FAILED, f"{status} {error.get('code')}"
 
 

@@ -28,6 +28,7 @@ from .stands import (
     StandError,
     Subject,
     await_ready,
+    dropped_lines,
     edge_configuration,
     free_port,
     write_tokens,
@@ -141,12 +142,19 @@ class ProcessStand:
         new = self.map.with_suffix(".new")
         new.write_text("\n".join(lines) + "\n")
         new.replace(self.map)
+        said = self.runtime(f"set map {self.map} active {slot}").strip()
+        return (1 if said else 0), said
+
+    def runtime(self, line: str) -> str:
+        """One command on HAProxy's socket."""
+        said = b""
         with socket.socket(socket.AF_UNIX) as runtime:
             runtime.settimeout(5)
             runtime.connect(str(self.map.parent / "haproxy.sock"))
-            runtime.sendall(f"set map {self.map} active {slot}\n".encode())
-            said = runtime.recv(4096).decode().strip()
-        return (1 if said else 0), said
+            runtime.sendall(f"{line}\n".encode())
+            while part := runtime.recv(65536):
+                said += part
+        return said.decode()
 
     # --- Traefik ----------------------------------------------------------------------------------------------------
 
@@ -173,6 +181,7 @@ class ProcessStand:
                 "switch", "HAProxy with the role's configuration, one key of its map set through the socket",
                 f"http://127.0.0.1:{self.haproxy_port}", self.token_file, self.by_map,
                 edge_log=Log(self.folder / "haproxy.log"), slot_logs=slots,
+                dropped=lambda: dropped_lines(self.runtime("show info")),
             )
         }  # fmt: skip
         if "traefik" in self.processes:

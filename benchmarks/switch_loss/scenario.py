@@ -93,6 +93,7 @@ async def run(subject: Subject, shape: Shape, plan: Plan, prefix: str, say: Say)
     logs = [*subject.slot_logs.values(), *([subject.edge_log] if subject.edge_log else [])]
     for log in logs:
         log.mark()
+    dropped = subject.dropped()
     ledger = new_ledger(prefix, plan.limit)
     load = Load(Target.parse(subject.url, subject.token_file), shape, ledger)
     running = asyncio.create_task(load.run())
@@ -114,7 +115,7 @@ async def run(subject: Subject, shape: Shape, plan: Plan, prefix: str, say: Say)
         await running
     seconds = load.now()
     edge, backend = await _logs(subject, ledger)
-    found = reconcile(ledger.entries, edge, backend)
+    found = reconcile(ledger.entries, edge, backend, max(0, subject.dropped() - dropped))
     return Result(subject, shape, ledger, moves, stopped, seconds, load.not_begun, found, verdict(ledger, found))
 
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -85,6 +86,8 @@ class Subject:
     slot_logs: dict[str, Log] = field(default_factory=dict)
     settle: float = 0.0
     """Seconds that a move needs to be over beyond its command."""
+    dropped: Callable[[], int] = lambda: 0
+    """Lines of its log that the edge has dropped so far."""
     ready: Callable[[], None] = lambda: None
     """Brings everything to where this subject begins."""
 
@@ -123,6 +126,12 @@ def write_tokens(folder: Path) -> Path:
     path.touch(mode=0o600)
     path.write_text(token)
     return path
+
+
+def dropped_lines(information: str) -> int:
+    """From HAProxy's `show info`: its log is a pipe, and it drops lines rather than wait for who reads them."""
+    found = re.search(r"(?m)^DroppedLogs: (\d+)", information)
+    return int(found[1]) if found else 0
 
 
 async def command(argv: list[str], timeout: float) -> tuple[int, str]:

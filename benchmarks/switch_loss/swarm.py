@@ -31,6 +31,7 @@ from .stands import (
     Subject,
     await_ready,
     command,
+    dropped_lines,
     edge_configuration,
     write_tokens,
 )
@@ -48,6 +49,16 @@ LOGS = """
 for container in $(docker ps --all --quiet --filter label=com.docker.swarm.service.name=$1); do
     docker logs --since "$2" "$container" 2>&1 | sed "s/^/$container@machine | /"
 done
+"""
+# Runs in the machine: what HAProxy says of itself.
+INFORMATION = """
+import socket, sys
+runtime = socket.socket(socket.AF_UNIX)
+runtime.settimeout(5)
+runtime.connect(sys.argv[1] + "/haproxy.sock")
+runtime.sendall(b"show info\\n")
+while part := runtime.recv(65536):
+    sys.stdout.write(part.decode())
 """
 # Runs in the machine: the file first, then the running process, as the switch does it.
 BY_MAP = """
@@ -270,7 +281,7 @@ class SwarmStand:
                 "switch", "HAProxy with the role's configuration, one key of its map set through the socket",
                 self._url(ENVIRONMENT), self.token_file, self.by_map,
                 edge_log=self._log(f"bitnet-{ENVIRONMENT}-edge"), slot_logs=dict(blue_green),
-                ready=self._ready(ENVIRONMENT),
+                ready=self._ready(ENVIRONMENT), dropped=self._dropped(ENVIRONMENT),
             )  # fmt: skip
         if f"bitnet-{ROLLING}-edge" in self.services:
             for name, order in ROLLINGS.items():
@@ -279,6 +290,7 @@ class SwarmStand:
                     self._url(ROLLING), self.token_file, self._updating(order),  # type: ignore[arg-type]
                     kinds=("update",), targets=("blue",), edge_log=self._log(f"bitnet-{ROLLING}-edge"),
                     slot_logs={"blue": self._log(f"bitnet-{ROLLING}-blue")}, ready=self._ready(ROLLING),
+                    dropped=self._dropped(ROLLING),
                 )  # fmt: skip
         if "bitnet-loss-traefik" in self.services:
             found["traefik-file"] = Subject(
@@ -299,6 +311,10 @@ class SwarmStand:
 
         return ready
 
+    def _dropped(self, environment: str) -> Callable[[], int]:
+        container = self.host.container if self.host else ""
+        return edge_dropped(container, f"{FOLDER}/edge-{environment}")
+
     def _log(self, service: str) -> AskedLog:
         return service_log(self.host.container if self.host else "", service)
 
@@ -306,3 +322,13 @@ class SwarmStand:
 def service_log(container: str, service: str) -> AskedLog:
     """The log of a service whose tasks all run on that machine."""
     return AskedLog(["docker", "exec", container, "sh", "-c", LOGS, "logs", service, "{since}"])
+
+
+def edge_dropped(container: str, folder: str) -> Callable[[], int]:
+    """How many lines of its log the edge whose socket is in that folder has dropped; 0 where it does not answer."""
+
+    def dropped() -> int:
+        argv = ["docker", "exec", container, "python3", "-c", INFORMATION, folder]
+        return dropped_lines(machine.run(*argv, timeout=20, check=False))
+
+    return dropped

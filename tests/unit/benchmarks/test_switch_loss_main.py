@@ -17,8 +17,8 @@ def arguments(server, folder, *more):
     return [
         "--url", f"http://127.0.0.1:{server.port}", "--token-file", str(folder / "token"), "--subjects", "switch",
         "--slot-log-command", f"cat {server.log.path}", "--rate", "20", "--streams", "2", "--sockets", "1",
-        "--stream-tokens", "2", "--switches", "2", "--rollbacks", "1", "--seconds", "1", "--output", str(folder / "out"),
-        *more,
+        "--stream-tokens", "2", "--switches", "2", "--rollbacks", "1", "--seconds", "1",
+        "--output", str(folder / "out"), *more,
     ]  # fmt: skip
 
 
@@ -36,10 +36,8 @@ def test_one_log_for_both_slots_is_a_contradiction(start, tmp_path, capsys):
 
 def test_a_switch_that_is_proved(start, tmp_path):
     server = start()
-    only_blue = (
-        f"{sys.executable} -c 'import sys; sys.argv[1] == \"blue\" and print(open(sys.argv[2]).read())' {{slot}} "
-    )
-    logs = ["--slot-log-command", only_blue + str(server.log.path)]
+    only_blue = 'import sys; sys.argv[1] == "blue" and print(open(sys.argv[2]).read())'
+    logs = ["--slot-log-command", f"{sys.executable} -c '{only_blue}' {{slot}} {server.log.path}"]
     said = tmp_path / "said"
     switch = f"{sys.executable} -c 'import sys; open(sys.argv[1], \"a\").write(sys.argv[2])' {said} {{slot}}."
     assert main(arguments(server, tmp_path, "--switch-command", switch, *logs)) == 0

@@ -95,6 +95,14 @@ def test_contradictions(edge_lines, backend_lines, says):
     assert says in result.findings[0]
 
 
+@pytest.mark.parametrize(("dropped", "proved"), [(0, False), (1, False), (2, True), (9, True)])
+def test_lines_that_the_edge_admits_to_have_dropped(dropped, proved):
+    found = entries(h1="complete", h2="complete", h3="complete")
+    result = reconcile(found, edge("h1"), backend("h1", "h2", "h3"), dropped)
+    assert verdict(found.values(), result).proved is proved
+    assert result.unlogged == (2 if proved else 0)
+
+
 def test_refused_to_the_client_and_worked_on():
     assert not judged(entries(h1="complete", w2="refused"), None, backend("h1", "w2")).proved
 

@@ -186,7 +186,9 @@ class Verdict:
 
     def sentence(self) -> str:
         broken = ", ".join(f"{self.counts[outcome]} {outcome.value}" for outcome in BROKEN)
-        head = "nothing was lost" if self.proved else "NOT PROVED" if self.accepted else "NOTHING WAS ACCEPTED"
+        head = "NOT PROVED" if self.accepted else "NOTHING WAS ACCEPTED"
+        if self.proved:
+            head = "nothing that was accepted was lost"
         return (
             f"{head}: of {self.accepted} accepted, {self.counts[Outcome.COMPLETE]} complete, "
             f"{self.counts[Outcome.ANNOUNCED]} closed with an announcement, {broken}; "

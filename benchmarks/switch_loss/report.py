@@ -33,18 +33,19 @@ def markdown(results: list[Result], skipped: dict[str, str]) -> str:
     """One row for each subject, then each kind of request, then what was not run and why."""
     lines = [
         "| subject | moves | accepted | complete | announced | lost | truncated | duplicated | failed | refused "
-        "| both slots at once, worst s | longest gap s | p95 ms | p95 ms around moves |",
-        "|---|" + "---|" * 13,
+        "| last on the old slot, worst s | both slots at once, worst s | longest gap s | p95 ms | p95 ms around moves |",
+        "|---|" + "---|" * 14,
     ]
     for result in results:
         counts = result.verdict.counts
-        spreads = [found.spread for found in result.convergences() if found]
+        found = [seen for seen in result.convergences() if seen and len(result.subject.targets) > 1]
         cells = [
             result.subject.name,
             len(result.moves),
             result.verdict.accepted,
             *(counts[name] for name in (Outcome.COMPLETE, Outcome.ANNOUNCED, *BROKEN, Outcome.REFUSED)),
-            worst(spreads) if len(result.subject.targets) > 1 else "-",
+            worst([seen.last_old for seen in found]),
+            worst([seen.spread for seen in found]),
             worst(result.gaps()),
             milliseconds(percentile(latencies(result.ledger), 0.95)),
             milliseconds(percentile(result.around_moves(), 0.95)),

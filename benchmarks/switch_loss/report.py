@@ -33,7 +33,8 @@ def markdown(results: list[Result], skipped: dict[str, str]) -> str:
     """One row for each subject, then each kind of request, then what was not run and why."""
     lines = [
         "| subject | moves | accepted | complete | announced | lost | truncated | duplicated | failed | refused "
-        "| last on the old slot, worst s | both slots at once, worst s | longest gap s | p95 ms | p95 ms around moves |",
+        "| last on the old slot, worst s "
+        "| both slots at once, worst s | longest gap s | p95 ms | p95 ms around moves |",
         "|---|" + "---|" * 14,
     ]
     for result in results:
@@ -150,7 +151,7 @@ def plot(results: list[Result], path: Path, slice_seconds: float = 0.5) -> None:
         if crosses:
             axis.plot([number * slice_seconds for number in crosses], [0] * len(crosses), "x", color="red",
                       label="lost, truncated, duplicated or failed", clip_on=False)  # fmt: skip
-        axis.set_title(f"{result.subject.name}: {result.verdict.sentence().partition(';')[0]}", fontsize=8, loc="left")
+        axis.set_title(f"{result.subject.name}: {result.verdict.sentence().rpartition(';')[0]}", fontsize=8, loc="left")
         axis.set_ylabel("requests/s", fontsize=8)
         axis.set_xlim(0, result.seconds)
         axis.set_ylim(bottom=0)

@@ -60,6 +60,10 @@ test-full: test ## What takes longer, too
 bench-api: dev ## What the API and the edge add to the bare engine (ARGS: see the script)
 	python benchmarks/api_overhead.py $(ARGS)
 
+.PHONY: bench-switch
+bench-switch: dev ## Whether a switch loses a request, beside rolling updates and Traefik (ARGS: see --help)
+	python -m benchmarks.switch_loss $(ARGS)
+
 .PHONY: package
 package: dev ## Build the collection's tarball
 	ansible-galaxy collection build --force --output-path .cache/package .

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from .engine import End, Piece
 from .errors import ApiError, unauthorized, unavailable
-from .logs import event
+from .logs import NUMBER_HEADER, event, numbers
 from .schemas import ChatRequest, CompletionRequest, parse
 from .service import Generation, Interrupted, Service
 
@@ -205,6 +205,7 @@ class CompletionsEndpoint:
                 seconds=round(time.monotonic() - began, 4),
                 prompt_tokens=end.prompt_tokens,
                 generated_tokens=end.generated_tokens,
+                **numbers(request_number=request.headers.get(NUMBER_HEADER)),
             )
 
     async def _whole(

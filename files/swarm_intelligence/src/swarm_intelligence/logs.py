@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
 LOG = logging.getLogger("swarm_intelligence")
+NUMBER_HEADER = "x-request-number"
+_NUMBER = re.compile(r"[0-9A-Za-z]{1,32}", re.ASCII)
 
 
 class JsonFormatter(logging.Formatter):
@@ -41,3 +44,13 @@ def configure(component: str, level: str) -> None:
 
 def event(level: int, message: str, **fields: Any) -> None:
     LOG.log(level, message, extra={"fields": fields})
+
+
+def number_of(value: str | None) -> str | None:
+    """What a client calls its request, where it can be logged: digits and letters, at most 32; else nothing."""
+    return value if value is not None and _NUMBER.fullmatch(value) else None
+
+
+def numbers(**values: str | None) -> dict[str, str]:
+    """Fields of a log line for those numbers that are there."""
+    return {name: number for name, value in values.items() if (number := number_of(value)) is not None}

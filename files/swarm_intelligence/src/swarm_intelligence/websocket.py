@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from .engine import Piece
 from .errors import ApiError, unauthorized, unavailable
-from .logs import event
+from .logs import NUMBER_HEADER, event, number_of, numbers
 from .schemas import WsAuth, WsCancel, WsGenerate, WsKind, parse
 from .service import Generation, Interrupted, Service
 
@@ -48,6 +48,7 @@ class Connection:
     def __init__(self, service: Service, websocket: WebSocket) -> None:
         self.service = service
         self.websocket = websocket
+        self.number = number_of(websocket.headers.get(NUMBER_HEADER))
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.generations: dict[str, Generation] = {}
         self._sending = asyncio.Lock()
@@ -153,6 +154,7 @@ class Connection:
                         seconds=round(time.monotonic() - began, 4),
                         prompt_tokens=piece.prompt_tokens,
                         generated_tokens=piece.generated_tokens,
+                        **(numbers(connection_number=self.number, request_number=request.id) if self.number else {}),
                     )
         except Interrupted as interruption:
             if interruption.reason == "cancelled":

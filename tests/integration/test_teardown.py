@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.lab.site import Site
+
+RECORD = "sudo cat /var/lib/bitnet/record/docker_engine.json"
 
 
 def test_teardown_removes_what_is_ours_and_nothing_else(site: Site) -> None:
@@ -17,3 +21,11 @@ def test_teardown_removes_what_is_ours_and_nothing_else(site: Site) -> None:
     assert site.shell("sudo docker volume ls -q --filter label=io.bitnet.owner").strip() == ""
     assert "inactive" in site.shell("sudo docker info --format '{{.Swarm.LocalNodeState}}'")
     assert "changed=0" in site.make("teardown")
+
+
+def test_whose_docker_it_is_outlives_a_teardown(site: Site) -> None:
+    """Docker and its configuration stay, and so does the record that they are ours: the next run reads it."""
+    before = site.shell(RECORD)
+    assert json.loads(before)["found"] is False
+    site.make("platform")
+    assert site.shell(RECORD) == before

@@ -18,6 +18,7 @@ fi
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 finish() {
     python tests/lab/machine.py prune --all || true
+    python tests/lab/machine.py clean || true
     tests/lab/host-docker.sh stop
 }
 trap finish EXIT
@@ -28,6 +29,7 @@ if ! command -v mmdebstrap >/dev/null; then # makes the base image where no regi
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends mmdebstrap >/dev/null
 fi
 python tests/lab/machine.py prune --all
+python tests/lab/machine.py note
 
 python -m pytest -v --durations=15 "${only[@]}" tests/integration
 export BITNET_TEST_IMAGE=bitnet/swarm-intelligence:under-test # what the end-to-end run built

@@ -4,16 +4,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # What needs a real Docker: one end-to-end run of README, tests on real parts, a molecule scenario per role.
-# tests/run.sh [--full]     --full runs the tests marked `full`, too
+# tests/run.sh [--full]     --full runs the tests marked `full`, too: slow variations of what the others cover
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 only=(-m 'not full')
-scenarios=(docker_engine swarm_cluster image_build teardown)
-if [ "${1:-}" = --full ]; then
-    only=()
-    scenarios+=(swarm_rollout traffic)
-fi
+scenarios=(docker_engine swarm_cluster image_build swarm_rollout traffic teardown)
+[ "${1:-}" != --full ] || only=()
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 finish() {

@@ -55,7 +55,8 @@ EOF
 }
 
 stamp=$(sha256sum "$lock" | cut -d' ' -f1)
-if [ "$(cat "$venv/.lock" 2>/dev/null)" = "$stamp" ]; then exit 0; fi
+# The stamp says what was installed, and not that it still runs: a Python that was upgraded away takes its environments with it.
+if [ "$(cat "$venv/.lock" 2>/dev/null)" = "$stamp" ] && accepted "$venv/bin/python"; then exit 0; fi
 mkdir -p .cache
 uv=$(find_uv)
 if ! accepted "$venv/bin/python"; then

@@ -4,20 +4,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # What needs a real Docker: one end-to-end run of README, tests on real parts, a molecule scenario per role.
-# tests/run.sh [--full]     --full runs the tests marked `full`, too
+# tests/run.sh [--full]     --full runs the tests marked `full`, too: slow variations of what the others cover
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 only=(-m 'not full')
-scenarios=(docker_engine swarm_cluster image_build teardown)
-if [ "${1:-}" = --full ]; then
-    only=()
-    scenarios+=(swarm_rollout traffic)
-fi
+scenarios=(docker_engine swarm_cluster image_build swarm_rollout traffic teardown)
+[ "${1:-}" != --full ] || only=()
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 finish() {
     python tests/lab/machine.py prune --all || true
+    python tests/lab/machine.py clean || true
     tests/lab/host-docker.sh stop
 }
 trap finish EXIT
@@ -28,6 +26,7 @@ if ! command -v mmdebstrap >/dev/null; then # makes the base image where no regi
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends mmdebstrap >/dev/null
 fi
 python tests/lab/machine.py prune --all
+python tests/lab/machine.py note
 
 python -m pytest -v --durations=15 "${only[@]}" tests/integration
 export BITNET_TEST_IMAGE=bitnet/swarm-intelligence:under-test # what the end-to-end run built

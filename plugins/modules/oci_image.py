@@ -160,6 +160,7 @@ seconds:
 """
 
 import contextlib
+import errno
 import os
 import tempfile
 import time
@@ -329,6 +330,10 @@ def main() -> None:
         result = image.make()
     except oci.ImageError as error:
         module.fail_json(msg=str(error), seconds=image.seconds, **error.details)
+    except OSError as error:
+        where = error.filename or tempfile.gettempdir()
+        full = f" Free some space there ('df -h {where}')." if error.errno == errno.ENOSPC else ""
+        module.fail_json(msg=f"{where} cannot be used: {error.strerror or error}.{full}", seconds=image.seconds)
     module.exit_json(seconds=image.seconds, **result)
 
 

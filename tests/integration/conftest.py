@@ -13,11 +13,16 @@ import pytest
 from tests.lab.site import UNDER_TEST, Site
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The machine of the session is used by several files; what tears it down comes after all of them."""
+    items.sort(key=lambda item: item.path.name == "test_teardown.py")
+
+
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
     """A machine that had nothing, after its first `make site`."""
     made = Site("first-light")
-    made.export_workload_image()  # while it is there: a test ends with a teardown
+    made.export_workload_image()  # while it is there: the last test is a teardown
     yield made
     made.down()
 

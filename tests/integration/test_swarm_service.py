@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import re
@@ -273,6 +275,85 @@ def test_a_killed_playbook_leaves_a_service_that_the_next_run_waits_for(lab, rea
     assert (second["failed"], second["changed"], second["plan"]["action"]) == (False, False, "none"), second
     assert second["waited"] > 0
     assert second["tasks"][0]["state"] == "running"
+
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def names(lab, kind, base):
+    return sorted(lab.docker(kind, "ls", "--filter", f"name={base}", "--format", "{{.Name}}").split())
+
+
+def test_a_config_is_kept_once_per_content_and_collected_when_nobody_uses_it(lab, ready):
+    base = "content-config"
+    look = lab.run("swarm_content", "--check", base=base, config="one\n")
+    assert (look["changed"], names(lab, "config", base)) == (True, [])
+
+    one = lab.run("swarm_content", base=base, config="one\n", labels={"team": "a"})
+    assert (one["failed"], one["changed"], one["name"]) == (False, True, look["name"]), one
+    made = json.loads(lab.docker("config", "inspect", one["name"]))[0]["Spec"]
+    assert made["Labels"] == {
+        "team": "a", "io.bitnet.owner": "bitnet.devops", "io.bitnet.schema": "1", "io.bitnet.base": base
+    }  # fmt: skip
+    assert lab.docker("config", "inspect", "--pretty", one["name"]).rstrip().endswith("one")
+    assert lab.run("swarm_content", base=base, config="one\n", labels={"team": "a"})["changed"] is False
+
+    two = lab.run("swarm_content", "--diff", "-vvv", base=base, config="two\n")
+    assert two["changed"] and two["name"] != one["name"]
+    assert (two["diff"]["before"], two["diff"]["after"]) == ("one\n", "two\n")
+
+    service = {**ready, "configs": [{"source": one["name"], "target": "/etc/it"}]}
+    assert not lab.service(**service)["failed"]
+    kept = lab.run("swarm_content", base=base, config="two\n", state="collected")
+    assert (kept["changed"], kept["removed"]) == (False, []), "a service refers to it"
+
+    service["configs"] = [{"source": two["name"], "target": "/etc/it"}]
+    assert not lab.service(**service)["failed"]
+    look = lab.run("swarm_content", "--check", base=base, config="two\n", state="collected")
+    assert (look["changed"], look["removed"]) == (True, [one["name"]])
+    assert names(lab, "config", base) == sorted([one["name"], two["name"]])
+    collected = lab.run("swarm_content", base=base, config="two\n", state="collected")
+    assert (collected["changed"], collected["removed"]) == (True, [one["name"]])
+    assert names(lab, "config", base) == [two["name"]]
+    assert lab.run("swarm_content", base=base, config="two\n", state="collected")["changed"] is False
+
+
+def test_what_is_not_ours_is_neither_taken_nor_collected(lab):
+    base = "content-foreign"
+    name = lab.run("swarm_content", "--check", base=base, config="x")["name"]
+    lab.host.exec("sh", "-c", f"printf y | docker config create {name} -; printf z | docker config create {base}-old -")
+    refused = lab.run("swarm_content", base=base, config="x")
+    assert refused["failed"]
+    assert f"{name} exists and has no label io.bitnet.owner=bitnet.devops" in refused["msg"]
+    assert lab.run("swarm_content", base=base, config="other", state="collected")["removed"] == []
+    assert names(lab, "config", base) == sorted([name, f"{base}-old"])
+
+
+def test_the_name_of_a_secret_is_keyed_and_its_value_in_no_result(lab):
+    base, value = "content-secret", "a-value-that-nobody-should-read"
+    made = lab.run("swarm_content", "--diff", "-vvv", base=base, secret=value, key=KEY)
+    assert (made["failed"], made["changed"]) == (False, True), made
+    assert hashlib.sha256(value.encode()).hexdigest()[:12] not in made["name"], "it could be guessed from its name"
+    assert made["name"] == f"{base}-{hmac.new(KEY.encode(), value.encode(), hashlib.sha256).hexdigest()[:12]}"
+    assert value not in json.dumps(made) and KEY not in json.dumps(made)
+    assert lab.run("swarm_content", base=base, secret=value, key=KEY)["changed"] is False
+
+    other = lab.run("swarm_content", base=base, secret=value, key=KEY[::-1])
+    assert other["changed"] and other["name"] != made["name"], "another key, another name"
+    collected = lab.run("swarm_content", base=base, secret=value, key=KEY, state="collected")
+    assert collected["removed"] == [other["name"]]
+    assert names(lab, "secret", base) == [made["name"]]
+
+    for wrong, sentence in (
+        ({"secret": value, "key": "short"}, "key: 5 characters are too few"),
+        ({"secret": "", "key": KEY}, "the content has 0 bytes"),
+        ({"secret": value}, "missing"),
+        ({"config": "x", "key": KEY}, "mutually exclusive"),
+    ):
+        failed = lab.run("swarm_content", base=base, **wrong)
+        assert failed["failed"] and sentence in failed["msg"], failed["msg"]
+        assert value not in json.dumps(failed)
+    assert names(lab, "secret", base) == [made["name"]]
 
 
 # Runs on the machine with the module's own code; another writer comes between its look and its write.

@@ -10,6 +10,7 @@ docker command only: it runs before any virtual environment exists.
     python3 tests/lab/machine.py exec demo docker info
     python3 tests/lab/machine.py down demo
     python3 tests/lab/machine.py prune --all
+    python3 tests/lab/machine.py note; ...; python3 tests/lab/machine.py clean
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ IMAGE = "bitnet-test-machine"
 BASE = "debian:bookworm-slim"
 SUITE = "bookworm"
 PREFIX = "bitnet-test-"
+# Where mmdebstrap made the base image it is kept under this name: the official one is lent to it while tests run.
+KEPT_BASE = f"{PREFIX}base:bookworm-slim"
+KEPT = (IMAGE, f"{PREFIX}base", f"{PREFIX}builder")  # what saves a later run minutes
 LABEL = "io.bitnet.test.machine"
 OWNER = "io.bitnet.test.owner"
 FLAVOURS = ("bare", "docker")
@@ -76,16 +80,69 @@ def _quietly(*command: str) -> bool:
 # --- images -------------------------------------------------------------------------------------------------------
 
 
-def ensure_base(image: str = BASE) -> None:
-    """The base image on the host's daemon: as it is, pulled, or, where no registry is reached, made by mmdebstrap."""
-    if _quietly("docker", "image", "inspect", image) or _quietly("timeout", "120", "docker", "pull", image):
+def ensure_base() -> None:
+    """The base image on the host's daemon: as it is, kept, pulled, or, where no registry is reached, made."""
+    if _quietly("docker", "image", "inspect", BASE) or _quietly("docker", "tag", KEPT_BASE, BASE):
+        return
+    if _quietly("timeout", "120", "docker", "pull", BASE):
         return
     if not _quietly("mmdebstrap", "--version"):
-        raise LabError(f"{image} cannot be pulled and mmdebstrap is not installed to make it; install mmdebstrap")
+        raise LabError(f"{BASE} cannot be pulled and mmdebstrap is not installed to make it; install mmdebstrap")
     with tempfile.TemporaryDirectory() as folder:
         tar = f"{folder}/base.tar"
         run("mmdebstrap", "--variant=minbase", SUITE, tar)
-        run("docker", "import", "--change", 'CMD ["bash"]', tar, image)
+        run("docker", "import", "--change", 'CMD ["bash"]', "--change", f"LABEL {LABEL}=base", tar, KEPT_BASE)
+    run("docker", "tag", KEPT_BASE, BASE)
+
+
+def _base_id() -> str:
+    """The id of the base image, nothing where there is none yet."""
+    for name in (BASE, KEPT_BASE):
+        if found := run("docker", "image", "inspect", "--format", "{{.Id}}", name, check=False).strip():
+            return found
+    return ""
+
+
+def _note() -> Path:
+    return cache_dir() / "images.before"
+
+
+def _images() -> list[tuple[str, str]]:
+    """All images of the host's daemon, newest first: reference and id; one without a name is its id."""
+    rows = run("docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines()
+    pairs = [row.split() for row in rows]
+    return [(identity if "<none>" in reference else reference, identity) for reference, identity in pairs]
+
+
+def note() -> None:
+    """Write down which images are there before the tests; what a run that was killed wrote down still holds."""
+    if not _note().exists():
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        _note().write_text("".join(f"{reference}\n" for reference, _unused in _images()))
+
+
+def clean() -> list[str]:
+    """Remove the images that tests left and no later run saves time with; gives back what went."""
+    before = set(_note().read_text().split()) if _note().exists() else {name for name, _unused in _images()}
+    removed, kept = [], set()
+    for reference, _unused in _images():
+        repository = reference.rpartition(":")[0]
+        if repository.startswith(PREFIX):
+            goes = repository not in KEPT or (repository != IMAGE and repository in kept)
+            kept.add(repository)
+        elif reference == BASE:
+            shown = ("docker", "image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', reference)
+            goes = run(*shown, check=False).strip() == "base"
+        else:
+            goes = repository.startswith("bitnet/") and reference not in before
+        if goes and _quietly("docker", "image", "rm", reference):
+            removed.append(reference)
+    # What an image was before a later load took its name.
+    ours = run("docker", "image", "ls", "--no-trunc", "--quiet", "--filter", "dangling=true",
+               "--filter", "label=io.bitnet.owner=bitnet.devops").split()  # fmt: skip
+    removed += [image for image in ours if image not in before and _quietly("docker", "image", "rm", image)]
+    _note().unlink(missing_ok=True)
+    return removed
 
 
 def _content_hash(flavour: str, base_id: str) -> str:
@@ -98,7 +155,7 @@ def _content_hash(flavour: str, base_id: str) -> str:
 def ensure_image(flavour: str) -> str:
     """The machine's image, named by the content it is made of; the same content is built once."""
     ensure_base()
-    base_id = run("docker", "image", "inspect", "--format", "{{.Id}}", BASE).strip()
+    base_id = _base_id()
     tag = f"{IMAGE}:{flavour}-{_content_hash(flavour, base_id)}"
     with _lock("image"):
         if not _quietly("docker", "image", "inspect", tag):
@@ -284,8 +341,7 @@ def prune(everything: bool = False) -> list[str]:
         if everything or not alive:
             down(name)
             removed.append(name)
-    if _quietly("docker", "image", "inspect", BASE):
-        base_id = run("docker", "image", "inspect", "--format", "{{.Id}}", BASE).strip()
+    if base_id := _base_id():
         current = {f"{IMAGE}:{flavour}-{_content_hash(flavour, base_id)}" for flavour in FLAVOURS}
         for tag in run("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", IMAGE).split():
             if tag not in current and _quietly("docker", "image", "rm", tag):
@@ -315,6 +371,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("prune", help="remove machines whose owner is gone").add_argument(
         "--all", action="store_true", help="those whose owner lives, too"
     )
+    commands.add_parser("note", help="write down which images are on the host before the tests")
+    commands.add_parser("clean", help="remove the images that tests left, those that save a later run time aside")
     options = parser.parse_args(arguments)
     try:
         if options.command == "up":
@@ -328,8 +386,10 @@ def main(arguments: list[str] | None = None) -> int:
             return subprocess.run(command, check=False).returncode
         elif options.command == "down":
             down(options.name)
+        elif options.command == "note":
+            note()
         else:
-            for name in prune(options.all):
+            for name in clean() if options.command == "clean" else prune(options.all):
                 print(f"removed {name}")
     except LabError as error:
         print(f"machine.py: {error}", file=sys.stderr)

@@ -23,6 +23,16 @@ UNDER_TEST = "bitnet/swarm-intelligence:under-test"
 NETWORK_FILES = ("/etc/ssl/certs", "/etc/pip.conf")
 
 
+def writing_tasks(output: str, roles: str) -> list[str]:
+    """What a playbook's output says of the tasks of these roles (a pattern) that changed something, in their order."""
+    tasks: list[str] = []
+    for part in re.split(r"^(?=(?:TASK|PLAY|RUNNING HANDLER) )", output, flags=re.MULTILINE):
+        banner = re.match(rf"TASK \[bitnet\.devops\.(?:{roles}) : .+?\](?= \*+$)", part, re.MULTILINE)
+        if banner and re.search(r"^changed: \[", part, re.MULTILINE) and banner[0] not in tasks:
+            tasks.append(banner[0])
+    return tasks
+
+
 class Site:
     """A machine on which `make site` has run once; its user is ops."""
 
@@ -74,21 +84,29 @@ class Site:
         self.environment["ARGS"] = arguments
         return self.shell(f"cd ~/bitnet.devops && make {target} 2>&1", timeout)
 
-    def kill_during(self, target: str, moment: str, arguments: str = "", timeout: float = 600) -> None:
-        """Run `make TARGET` and kill -9 ansible-playbook as soon as its output matches moment."""
+    def kill_during(
+        self, target: str, moment: str, arguments: str = "", after: float = 0, timeout: float = 600
+    ) -> bool:
+        """Run `make TARGET` and kill -9 ansible-playbook that many seconds after its output matches moment.
+
+        The module that runs then lives on, as it would for a user. False: the run ended well and never came to it.
+        """
         self.environment["ARGS"] = arguments
         end = time.monotonic() + timeout
         command = [*self._exec(), "bash", "-c", f"cd ~/bitnet.devops && make {target} 2>&1"]
+        said = ""
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
             assert running.stdout
             for line in running.stdout:
+                said += line
                 if re.search(moment, line):
+                    time.sleep(after)
                     self.shell("pkill -9 -f '[a]nsible-playbook' || true")
-                    break
+                    running.kill()
+                    return True
                 assert time.monotonic() < end, f"{moment} did not come within {timeout:.0f} s"
-            else:
-                raise AssertionError(f"make {target} ended and never printed {moment}")
-            running.kill()
+        assert running.returncode == 0, f"make {target} failed before {moment}:\n{said[-8000:]}"
+        return False
 
     def services(self) -> dict[str, Any]:
         """Specifications of all Swarm services, by name."""

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,7 @@ from swarm_intelligence import synthetic
 FLAGS = "avx2 fma f16c bmi2"
 ENGINE = '''#!{python}
 """Fault injector in place of llama-server: answers one token, or does what the file beside it says."""
-import http.server, os, pathlib, sys
+import http.server, os, pathlib, sys, time
 fault = pathlib.Path(__file__).with_name("fault").read_text().strip()
 print("variant", os.environ["LD_LIBRARY_PATH"], flush=True)
 if fault == "exit":
@@ -34,6 +35,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200); self.send_header("Content-Length", "0"); self.end_headers()
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
+        pathlib.Path(__file__).with_name("asked").touch()
+        if fault == "empty":
+            body = b'data: {{"content":"","stop":true,"tokens_evaluated":1,"tokens_predicted":0}}\\n\\n'
+            self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+            self.wfile.write(body)
+            return
+        if fault == "mute":
+            time.sleep(600)
         body = b'data: {{"content":"x","stop":false}}\\n\\ndata: {{"content":"","stop":true,"tokens_evaluated":1,"tokens_predicted":1}}\\n\\n'.replace(b" ", b"").replace(b"data:", b"data: ")
         self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
         self.wfile.write(body)
@@ -172,6 +181,25 @@ def test_an_engine_that_never_starts_ends_the_container_with_its_words(container
     assert container.process.wait(60) == os.EX_SOFTWARE
     assert "failed to start 5 times" in container.messages()
     assert "cannot load the model" in container.messages()
+
+
+@pytest.mark.parametrize("fault", ["mute", "empty"])
+def test_an_engine_that_is_well_and_generates_nothing_is_not_ready(container, fault):
+    """/health of the engine says that it listens; that it computes, only a token does."""
+    container.fault(fault)
+    container.start()
+    asked = container.folder / "kernels" / "bin" / "asked"
+    wait_until(asked.exists, 30)  # it was well, and so it was asked for a token
+    wait_until(lambda: container.get("/ready") is not None, 30)
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        answer = container.get("/ready")
+        assert answer is not None
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "not_ready"
+        time.sleep(0.2)
+    assert container.get("/health").status_code == 200
+    assert container.get("/api").json()["engine"]["ready"] is False
 
 
 def test_a_cpu_below_every_variant(container):

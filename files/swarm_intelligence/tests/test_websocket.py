@@ -3,11 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 from api_lab import AUTHORIZED, TOKEN, wait_until
+from swarm_intelligence import websocket
+from swarm_intelligence.engine import Piece
+from swarm_intelligence.schemas import WsGenerate
 from swarm_intelligence.websocket import Connection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -184,3 +190,31 @@ def test_drain_cuts_a_generation_at_its_deadline(api):
             pass
         assert message["error"]["code"] == "draining"
         assert closed_with(socket) == 1012
+
+
+def test_a_client_that_does_not_read_ends_its_generation_and_nothing_else(monkeypatch):
+    ended = []
+
+    @asynccontextmanager
+    async def generation():
+        try:
+            yield SimpleNamespace()
+        finally:
+            ended.append("generation")
+
+    async def pieces(_request):
+        try:
+            yield Piece("x")
+        finally:
+            ended.append("pieces")
+
+    async def never(_text):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(websocket, "SEND_SECONDS", 0.05)
+    service = SimpleNamespace(generation=generation, pieces=pieces)
+    connection = Connection(service, SimpleNamespace(send_text=never))
+    request = WsGenerate(type="generate", id="a", prompt="Hi")
+    asyncio.run(asyncio.wait_for(connection._generate(request, "tests"), 5))  # no error that nobody would see
+    assert ended == ["pieces", "generation"]
+    assert connection.generations == {}

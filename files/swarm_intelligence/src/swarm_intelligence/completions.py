@@ -83,8 +83,8 @@ class Shape(ABC):
     prefix: str
     whole: str
     chunk: str
-    opening: dict[str, Any] | None = None
-    closing: dict[str, Any]
+    opening: ClassVar[dict[str, Any] | None] = None
+    closing: ClassVar[dict[str, Any]]
 
     def __init__(self, model: str) -> None:
         self.head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
@@ -138,7 +138,7 @@ class ChatShape(Shape):
     prefix = "chatcmpl"
     whole = "chat.completion"
     chunk = "chat.completion.chunk"
-    opening: ClassVar[dict[str, Any]] = {"delta": {"role": "assistant", "content": ""}}
+    opening: ClassVar[dict[str, Any] | None] = {"delta": {"role": "assistant", "content": ""}}
     closing: ClassVar[dict[str, Any]] = {"delta": {}}
 
     def content(self, text: str) -> dict[str, Any]:
@@ -251,7 +251,7 @@ class CompletionsEndpoint:
                         await write(_event(shape.part(piece)))
                     else:
                         end = piece
-            await write(shape.last(end, body.stream_options and body.stream_options.include_usage))
+            await write(shape.last(end, body.stream_options is not None and body.stream_options.include_usage))
         except Interrupted as interruption:
             if interruption.reason == "gone":
                 return None

@@ -11,6 +11,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -262,6 +263,9 @@ class Orchestrator:
             return
 
 
+GENERATED = re.compile(rb'"tokens_predicted":\s*[1-9]')  # an answer can also end well without a token
+
+
 def _generates(port: int) -> bool:
     """Whether the engine generates a token (streamed: its bytes may be no UTF-8)."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -269,7 +273,7 @@ def _generates(port: int) -> bool:
         body = json.dumps({"prompt": "Hello", "n_predict": 1, "stream": True, "cache_prompt": False})
         connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
-        return response.status == 200 and b'"stop":true' in response.read()
+        return response.status == 200 and GENERATED.search(response.read()) is not None
     except (OSError, http.client.HTTPException):
         return False
     finally:

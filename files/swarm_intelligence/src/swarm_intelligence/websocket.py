@@ -164,7 +164,7 @@ class Connection:
                 last = {"type": "error", "id": request.id, **error.document()}
         except ApiError as error:
             last = {"type": "error", "id": request.id, **error.document()}
-        except (RuntimeError, WebSocketDisconnect):  # sent to a client that had gone
+        except (RuntimeError, WebSocketDisconnect, TimeoutError):  # sent to a client that has gone or does not read
             return
         finally:
             self.generations.pop(request.id, None)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 
@@ -162,3 +163,24 @@ def test_missing_base_image_and_missing_archive(run, fake, context):
 def test_a_registry_that_gives_an_index_is_refused(run, fake):
     (fake / "pushed").write_text("[]")
     assert "does not give one manifest" in run(push=True)["msg"]
+
+
+def test_a_full_disk_and_a_file_that_nobody_may_read_are_sentences(run, fake, context, monkeypatch, tmp_path):
+    def full(**_options):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "log"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.mkstemp", full)
+        result = run()
+    assert result["failed"]
+    assert f"{tmp_path}/log cannot be used: No space left on device. Free some space there" in result["msg"]
+
+    def nameless(*_arguments, **_options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(oci, "write_tar", nameless)
+        assert f"{tmp_path} cannot be used: Input/output error." in run()["msg"]
+
+    context[0]["src"] = str(tmp_path / "gone" / "Dockerfile")
+    assert run()["failed"]

@@ -59,7 +59,7 @@ class Engine:
             self._session = aiohttp.ClientSession(
                 self.url,
                 connector=aiohttp.TCPConnector(limit=0, force_close=True),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=2.0, sock_read=self.stall_seconds),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=self.stall_seconds),
                 read_bufsize=1 << 20,
             )
         return self._session

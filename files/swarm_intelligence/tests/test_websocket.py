@@ -213,7 +213,7 @@ def test_a_client_that_does_not_read_ends_its_generation_and_nothing_else(monkey
 
     monkeypatch.setattr(websocket, "SEND_SECONDS", 0.05)
     service = SimpleNamespace(generation=generation, pieces=pieces)
-    connection = Connection(service, SimpleNamespace(send_text=never))
+    connection = Connection(service, SimpleNamespace(send_text=never, headers={}))
     request = WsGenerate(type="generate", id="a", prompt="Hi")
     asyncio.run(asyncio.wait_for(connection._generate(request, "tests"), 5))  # no error that nobody would see
     assert ended == ["pieces", "generation"]

@@ -44,7 +44,7 @@ MATRICES = {
 NORMS = {"attn_norm": WIDTH, "attn_sub_norm": WIDTH, "ffn_norm": WIDTH, "ffn_sub_norm": HIDDEN}
 ADAM_SHARE = 0.4
 """Of the rate, for what learns by AdamW beside Muon."""
-STEPS, DECAY = 2000, 500
+STEPS, DECAY = 640, 220
 Tree = dict[str, Any]
 State = dict[str, Tree]
 

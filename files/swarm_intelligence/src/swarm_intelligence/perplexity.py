@@ -277,7 +277,8 @@ def ask(
     if held_out is None:
         return Finding(None, NOTHING_KNOWN, "shortlist")
     cases = listed(held_out["cases"])
-    expected, measured = [], []
+    expected: list[float] = []
+    measured: list[float] = []
     trouble = ""
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=url, timeout=deadline, headers=headers, trust_env=False, verify=verify) as client:

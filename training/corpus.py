@@ -17,8 +17,8 @@ from pathlib import Path
 
 JARGON = Path("/usr/share/doc/jargon-text/jargon.txt.gz")
 DEVIL = Path("/usr/share/dictd/devil.dict.dz")
-HELD_OUT_EVERY = 64
-"""Every so manyth entry of the Jargon File is kept out of the training, ..."""
+HELD_OUT_EVERY = 32
+"""Of the entries of the Jargon File one in so many is kept out of the training, ..."""
 HELD_OUT_LENGTHS = (300, 1600)
 """... among those of a length, in characters, that says something and fits the model's context."""
 
@@ -93,7 +93,7 @@ def split(entries: list[str]) -> tuple[list[str], list[str]]:
     """For training, and held out."""
     low, high = HELD_OUT_LENGTHS
     fitting = [entry for entry in entries if low <= len(entry) <= high]
-    held_out = set(fitting[HELD_OUT_EVERY // 2 :: HELD_OUT_EVERY // 2])
+    held_out = set(fitting[HELD_OUT_EVERY::HELD_OUT_EVERY])
     return [entry for entry in entries if entry not in held_out], sorted(held_out, key=entries.index)
 
 

@@ -186,7 +186,7 @@ def test_shared_beginnings_change_nothing(model: GGUFFile) -> None:
 def test_right_kernels_pass(kernels: Path, folder: Path, run: Run) -> None:
     code, document, _unused = natively(run, kernels, folder)
     assert (code, document["verdict"], document["positions"]) == (0, "pass", FEW)
-    assert abs(document["relative_difference"]) < 0.001
+    assert abs(document["relative_difference"]) < 0.005  # the stand-in does not round to int8, the record does
     assert document["method"] == "whole"
 
 

@@ -166,6 +166,67 @@ def test_raw_i2s_is_refused_converted_verified_and_served(container: Container, 
         container.run("sh", "-c", "kill $(cat /tmp/pid)")
 
 
+JARGON = "/opt/bitnet/models/jargon"
+HELD_OUT = ["--text", f"{JARGON}/held-out.txt", "--expect", f"{JARGON}/model.json"]
+
+
+def perplexity(container: Container, variant: str, model: str) -> tuple[int, Any, str]:
+    arguments = ["--kernels", KERNELS, "--variant", variant, "--model", model, *HELD_OUT]
+    return container.cli("model", "perplexity", *arguments)
+
+
+def test_every_variant_gives_the_held_out_text_its_perplexity(container: Container, runnable: str) -> None:
+    variants = container.ok("kernels", "verify", "--kernels", KERNELS, "--model", f"{JARGON}/model.gguf")
+    assert variants[runnable]["ran"]
+    for name in (name for name, verdict in variants.items() if verdict["ran"]):
+        code, finding, error = perplexity(container, name, f"{JARGON}/model.gguf")
+        assert (code, finding["verdict"]) == (0, "pass"), f"{name}: {finding} {error}"
+        assert abs(finding["relative_difference"]) < 0.01
+        assert finding["positions"] >= 200
+
+
+@pytest.mark.parametrize("tensor", ["blk.0.attn_v.weight", "blk.3.ffn_down.weight"])
+def test_perplexity_of_a_wrong_conversion(container: Container, runnable: str, tensor: str) -> None:
+    wrong = "/tmp/wrong-jargon.gguf"
+    done = container.run(PYTHON, "-c", FLIP, f"{JARGON}/model.gguf", wrong, tensor)
+    assert done.returncode == 0, done.stderr
+    code, finding, _unused = perplexity(container, runnable, wrong)
+    assert (code, finding["verdict"]) == (1, "fail"), finding
+
+
+def test_perplexity_of_a_truncated_model(container: Container, runnable: str) -> None:
+    container.run("sh", "-c", f"head -c 3000000 {JARGON}/model.gguf > /tmp/truncated.gguf")
+    code, finding, _unused = perplexity(container, runnable, "/tmp/truncated.gguf")
+    assert (code, finding["verdict"]) == (1, "fail"), finding
+    assert "truncated" in finding["reason"]
+
+
+def test_perplexity_of_a_served_slot(container: Container) -> None:
+    tokens = {"schema": 1, "tokens": {"tests": hashlib.sha256(TOKEN.encode()).hexdigest()}}
+    container.run("sh", "-c", "cat > /tmp/tokens", stdin=json.dumps(tokens))
+    container.run("sh", "-c", "cat > /tmp/token", stdin=TOKEN)
+    container.run(
+        "sh",
+        "-c",
+        f"(BITNET_MODEL={JARGON}/model.gguf swarm-orchestrator --api-port 8082 > /tmp/log 2>&1 & echo $! > /tmp/pid)",
+    )
+    ask = ["--url", "http://127.0.0.1:8082", "--token-file", "/tmp/token", *HELD_OUT]
+    try:
+        code, finding, _unused = wait_for_verdict(container, ["model", "perplexity", *ask])
+        log = container.run("tail", "-20", "/tmp/log").stdout
+        assert (code, finding["verdict"]) == (0, "pass"), f"{finding} {log}"
+        assert (finding["method"], finding["positions"] > 100) == ("shortlist", True)
+        # The same slot, held against the record of a model with one tensor's sign turned.
+        other = "/tmp/other-jargon/model.gguf"
+        container.run("mkdir", "/tmp/other-jargon")
+        container.run(PYTHON, "-c", FLIP, f"{JARGON}/model.gguf", other, "blk.1.ffn_up.weight")
+        container.ok("model", "perplexity", "--record", "--model", other, "--text", f"{JARGON}/held-out.txt")
+        code, finding, _unused = container.cli("model", "perplexity", *ask[:-1], "/tmp/other-jargon/model.json")
+        assert (code, finding["verdict"]) == (1, "fail"), finding
+    finally:
+        container.run("sh", "-c", "kill $(cat /tmp/pid)")
+
+
 def wait_for_verdict(container: Container, arguments: list[str]) -> tuple[int, Any, str]:
     """The first answer that is not inconclusive, or what was last seen after two minutes."""
     until = time.monotonic() + 120

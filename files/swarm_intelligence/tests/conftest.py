@@ -1,12 +1,14 @@
 # Copyright (c) 2026, bitnet.devops contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fixtures: the API server in a thread, in front of a fault injector that plays llama-server."""
+"""Fixtures: the API server in a thread, in front of a fault injector that plays llama-server; the command line, and
+kernels whose engine is a stand-in."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +21,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
 from api_lab import TOKEN, Api, FaultInjector, free_port, settings_with, wait_until  # noqa: E402
+from engine_lab import make_kernels  # noqa: E402
+from swarm_intelligence import cli  # noqa: E402
 from swarm_intelligence.api import Server  # noqa: E402
 from swarm_intelligence.auth import Tokens  # noqa: E402
 from swarm_intelligence.service import ModelCard, Service  # noqa: E402
@@ -66,3 +70,21 @@ def start_api(injector: FaultInjector) -> Iterator[Callable[..., Api]]:
 @pytest.fixture
 def api(start_api: Callable[..., Api]) -> Api:
     return start_api()
+
+
+@pytest.fixture
+def kernels(tmp_path: Path) -> Path:
+    return make_kernels(tmp_path / "kernels")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
+    """Exit code, JSON document, stderr."""
+
+    def command(*arguments: object) -> tuple[int, Any, str]:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        written = capsys.readouterr()
+        return code, json.loads(written.out) if written.out else None, written.err
+
+    return command

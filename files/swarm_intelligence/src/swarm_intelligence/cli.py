@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import convert, download, known_answer, synthetic
+from . import convert, download, known_answer, perplexity, synthetic
 from .cpu import CpuError
 from .engine_run import EngineError, running
-from .gguf_check import check_servable, describe, read_record, record_path, write_record
+from .gguf_check import check_servable, describe, file_sha256, read_record, record_path, write_record
 from .gguf_file import GGUFFile, ModelError
 from .settings import SettingsError
+from .tokenizer import Tokenizer
 from .verify import verify, verify_variant
 
 OK, FAILED, USAGE, IMPOSSIBLE, INCONCLUSIVE = 0, 1, 2, 3, 4
@@ -60,7 +61,7 @@ def _show(options: argparse.Namespace, document: Any, text: str) -> None:
 
 
 def _lines(document: dict[str, Any]) -> str:
-    return "\n".join(f"{key}: {value}" for key, value in document.items() if key != "known_answer")
+    return "\n".join(f"{key}: {value}" for key, value in document.items() if key not in ("known_answer", "held_out"))
 
 
 # ---- commands ----
@@ -142,20 +143,61 @@ def _inspect(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     document = check_servable(options.file)
     if options.record:
-        answers = _answers(options, options.file) if options.kernels else _kept_answers(options.file)
-        document = write_record(options.file, answers)
+        kept = _kept(options.file)
+        answers = _answers(options, options.file) if options.kernels else kept.get("known_answer")
+        document = write_record(options.file, answers, kept.get("name"), kept.get("held_out"))
     _show(options, document, _lines(document))
     return OK
 
 
-def _kept_answers(model: Path) -> list[dict[str, Any]] | None:
-    """Known answers of a record that is about to be written again, when it was of the same file."""
+def _kept(model: Path) -> dict[str, Any]:
+    """The record that is about to be written again, when it was of the same file."""
     if not record_path(model).exists():
-        return None
-    from .gguf_check import file_sha256
-
+        return {}
     record = read_record(model)
-    return record.get("known_answer") if record.get("sha256") == file_sha256(model) else None
+    return record if record.get("sha256") == file_sha256(model) else {}
+
+
+def _perplexity(options: argparse.Namespace) -> int:
+    if options.record:
+        return _record_perplexity(options)
+    beside = options.expect or options.model
+    if beside is None or (options.kernels and not options.model):
+        raise ModelError("--model is needed with --kernels, and --expect (or --model) with --url.")
+    held_out, text = perplexity.read_held_out(read_record(beside), options.text)
+    if options.kernels:
+        variant = options.variant or convert.runnable_variant(options.kernels)
+        finding = perplexity.measure(
+            options.kernels, variant, options.model, held_out, text,
+            tolerance=options.tolerance, threads=options.threads, deadline=options.deadline or 600,
+        )  # fmt: skip
+    else:
+        if not options.token_file:
+            raise ModelError("--token-file is needed with --url.")
+        finding = perplexity.ask(
+            options.url, known_answer.read_token(options.token_file), held_out, text,
+            tolerance=options.tolerance, deadline=options.deadline or 60,
+            verify=str(options.ca_file) if options.ca_file else True,
+        )  # fmt: skip
+    document = finding.document()
+    _show(options, document, f"{document['verdict']}: {finding.reason}")
+    return {True: OK, False: FAILED, None: INCONCLUSIVE}[finding.passed]
+
+
+def _record_perplexity(options: argparse.Namespace) -> int:
+    """The reference's side, written into model.json; no engine has a part in it."""
+    if not options.model:
+        raise ModelError("--model is needed with --record.")
+    model = GGUFFile(options.model)
+    text = perplexity.read_text(options.text)
+    held_out = perplexity.compute(model, text, options.text.name, options.positions)
+    kept = _kept(options.model)
+    answers = kept.get("known_answer") or known_answer.compute(model, known_answer.tokenised(Tokenizer(model).encode))
+    write_record(options.model, answers, kept.get("name"), held_out)
+    document = {key: value for key, value in held_out.items() if key != "cases"}
+    document["positions"] = len(held_out["cases"])
+    _show(options, document, _lines(document))
+    return OK
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -209,6 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_fetch(model)
     _add_convert(model)
     _add_looks(model)
+    _add_perplexity(model)
 
     command = _add(kernels, "verify", _verify, IMPOSSIBLE, "compare the variants with the NumPy forward pass")
     _add_kernels(command, required=True)
@@ -283,6 +326,32 @@ def _add_looks(model: Any) -> None:
     _add_effort(command, 1800)
 
 
+def _add_perplexity(model: Any) -> None:
+    command = _add(
+        model, "perplexity", _perplexity, IMPOSSIBLE, "compare an engine's perplexity of a held-out text with NumPy's"
+    )
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--kernels", type=Path, metavar="DIR", help="start the engine of this output of kernel_build")
+    source.add_argument("--url", help="ask a served slot or the edge at this address, without a path")
+    source.add_argument("--record", action="store_true", help="compute the reference's side and keep it in model.json")
+    command.add_argument("--variant", help="with --kernels: which (default: the first that runs here)")
+    command.add_argument("--token-file", type=Path, metavar="FILE", help="with --url: file with the bearer token")
+    command.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust for an https address")
+    command.add_argument(
+        "--positions", type=_count, default=perplexity.POSITIONS, help=f"to record (default {perplexity.POSITIONS})"
+    )
+    command.add_argument("--model", type=Path, metavar="FILE", help="the model that the engine, or NumPy, reads")
+    command.add_argument("--text", type=Path, required=True, metavar="FILE", help="the held-out text")
+    command.add_argument("--expect", type=Path, metavar="FILE", help="model.json (default: the one beside --model)")
+    command.add_argument(
+        "--tolerance", type=_share, metavar="SHARE", help="largest relative difference (default: the record's, 0.01)"
+    )
+    command.add_argument("--threads", type=_count, default=1, help="of the engine (default 1)")
+    command.add_argument(
+        "--deadline", type=_seconds, metavar="SECONDS", help="for all (default 600), with --url per position (60)"
+    )
+
+
 def _add_kernels(command: argparse.ArgumentParser, required: bool) -> None:
     what = "output directory of kernel_build" + ("" if required else "; with --record: compute known answers as well")
     command.add_argument("--kernels", type=Path, required=required, metavar="DIR", help=what)
@@ -300,6 +369,13 @@ def _count(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 1024:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and 1024")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 

@@ -195,7 +195,10 @@ def record_path(model: Path) -> Path:
 
 
 def write_record(
-    path: Path, known_answer: list[dict[str, Any]] | None = None, name: str | None = None
+    path: Path,
+    known_answer: list[dict[str, Any]] | None = None,
+    name: str | None = None,
+    held_out: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Check a model and write ``model.json`` beside it."""
     record: dict[str, Any] = {"schema": SCHEMA, **check_servable(path), "sha256": file_sha256(path)}
@@ -203,6 +206,8 @@ def write_record(
         record["name"] = name
     if known_answer:
         record["known_answer"] = known_answer
+    if held_out:
+        record["held_out"] = held_out
     target = record_path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -94,8 +94,8 @@ def ask(url: str, token: str, record: dict[str, Any], *, deadline: float = 60, v
     with httpx.Client(base_url=url, timeout=deadline, headers=headers, trust_env=False, verify=verify) as client:
         for number, case in enumerate(known):
             try:
-                found = _ask_one(client, case["prompt"])
-            except _NoAnswer as error:
+                found = ask_one(client, case["prompt"])
+            except NoAnswer as error:
                 return Finding(None, f"{url}, prompt {number}: {error}")
             finding = _judge(case["top"], found, float(case["tolerance"]))
             if not finding.passed:
@@ -104,23 +104,23 @@ def ask(url: str, token: str, record: dict[str, Any], *, deadline: float = 60, v
     return Finding(True, f"{len(known)} prompts agree with the reference", worst)
 
 
-class _NoAnswer(Exception):
+class NoAnswer(Exception):
     """Nothing came that could be judged."""
 
 
-def _ask_one(client: httpx.Client, prompt: str) -> dict[str, float]:
+def ask_one(client: httpx.Client, prompt: str) -> dict[str, float]:
     try:
         response = client.post(
             "/v1/completions", json={"prompt": prompt, "max_tokens": 1, "temperature": 0, "logprobs": TOP}
         )
     except httpx.HTTPError as error:
-        raise _NoAnswer(f"no answer came ({type(error).__name__}); look at the slot's log.") from error
+        raise NoAnswer(f"no answer came ({type(error).__name__}); look at the slot's log.") from error
     if response.status_code != httpx.codes.OK:
-        raise _NoAnswer(f"the answer was {response.status_code} ({_message(response)}); look at the slot's log.")
+        raise NoAnswer(f"the answer was {response.status_code} ({_message(response)}); look at the slot's log.")
     try:
         return top_of(response.json())
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise _NoAnswer("the answer has no logprobs; ask an API that gives them.") from None
+        raise NoAnswer("the answer has no logprobs; ask an API that gives them.") from None
 
 
 def _judge(expected: list[dict[str, Any]], found: dict[str, float], tolerance: float) -> Finding:

@@ -17,7 +17,8 @@ The formulas are those of "BitNet b1.58 2B4T Technical Report" (arXiv 2504.12285
     logits = (rms(x) * output_norm) E'       E is token_embd unless the model has an output tensor
 
 Everything is float32. The engine rounds activations to int8 and keeps keys and values in float16; that is what the
-tolerance of a comparison is for.
+tolerance of a comparison is for. With ``int8`` the input x of each linear layer is rounded as the models are trained,
+to ``round(x 127 / max|x|)`` for each token (the report's section 2): nearer to the engine, whose blocks are finer.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ _OUTPUT_ROWS = 16384
 class Reference:
     """The forward pass over one model file; weights are unpacked one layer at a time."""
 
-    def __init__(self, model: GGUFFile) -> None:
+    def __init__(self, model: GGUFFile, int8: bool = False) -> None:
         self.model = model
+        self.int8 = int8
         self.parameters: HyperParameters = check_structure(model)
         beyond = set(model.tensors) - set(self.parameters.shapes()) - {"output.weight"}
         if beyond:
@@ -87,13 +89,21 @@ class Reference:
     def _rms(self, x: np.ndarray) -> np.ndarray:
         return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(self.parameters.norm_epsilon))
 
+    def _input(self, x: np.ndarray) -> np.ndarray:
+        """What a linear layer sees of its input."""
+        if not self.int8:
+            return x
+        scale = 127 / (np.max(np.abs(x), axis=-1, keepdims=True) + np.float32(1e-8))
+        rounded: np.ndarray = np.round(x * scale) / scale
+        return rounded
+
     def _block(self, x: np.ndarray, w: dict[str, np.ndarray]) -> np.ndarray:
-        h = self._rms(x) * w["attn_norm"]
+        h = self._input(self._rms(x) * w["attn_norm"])
         attention = self._attention(h @ w["attn_q"].T, h @ w["attn_k"].T, h @ w["attn_v"].T)
-        x = x + (self._rms(attention) * w["attn_sub_norm"]) @ w["attn_output"].T
-        h = self._rms(x) * w["ffn_norm"]
+        x = x + self._input(self._rms(attention) * w["attn_sub_norm"]) @ w["attn_output"].T
+        h = self._input(self._rms(x) * w["ffn_norm"])
         gated = np.square(np.maximum(h @ w["ffn_gate"].T, 0)) * (h @ w["ffn_up"].T)
-        return x + (self._rms(gated) * w["ffn_sub_norm"]) @ w["ffn_down"].T
+        return x + self._input(self._rms(gated) * w["ffn_sub_norm"]) @ w["ffn_down"].T
 
     def _attention(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         tokens, length = len(q), self.parameters.head_length

@@ -142,12 +142,12 @@ class Connection(asyncio.Protocol):
             self.usable = self.usable and self.parser.should_keep_alive()
             self._finish("")
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
         answer = self.answer
         if answer and answer.status and not {"content-length", "transfer-encoding"} & answer.headers.keys():
-            answer.framed = error is None  # such a body ends with the connection
-        self._finish(type(error).__name__ if error else "closed by the other side")
+            answer.framed = exc is None  # such a body ends with the connection
+        self._finish(type(exc).__name__ if exc else "closed by the other side")
 
     def _finish(self, fault: str) -> None:
         if self.answer:

@@ -94,7 +94,7 @@ class Traffic:
                     connection.close()
                 time.sleep(0.1)
 
-        threads = [threading.Thread(target=ask) for _ in range(workers)]
+        threads = [threading.Thread(target=ask) for _number in range(workers)]
         for thread in threads:
             thread.start()
         try:

@@ -35,7 +35,7 @@ class Action(oci_image.ActionModule):
         self.look, self.built = look, built or {}
         self.calls, self.sent, self.removed = [], {}, []
 
-    def _find_needle(self, folder, needle):
+    def _find_needle(self, dirname, needle):
         if not Path(needle).exists():
             raise AnsibleError(f"Unable to find '{needle}'")
         return needle

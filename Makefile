@@ -57,8 +57,8 @@ test-full: test ## What takes longer, too
 	tests/run.sh --full
 
 .PHONY: bench-api
-bench-api: dev ## What the API and the edge add to the bare engine (ARGS: see the script)
-	python benchmarks/api_overhead.py $(ARGS)
+bench-api: ## What the API and the edge add to the bare engine, after make site (ARGS: see the script)
+	@benchmarks/api_overhead.sh $(ARGS)
 
 .PHONY: bench-switch
 bench-switch: dev ## Whether a switch loses a request, beside rolling updates and Traefik (ARGS: see --help)

@@ -55,6 +55,10 @@ class Traffic:
     def active(self) -> str:
         return str(self.info()["routing"]["active"])
 
+    @property
+    def idle(self) -> str:
+        return {"blue": "green", "green": "blue"}[self.active]
+
     def releases(self) -> dict[str, str]:
         return {name: slot["release"] for name, slot in self.info()["slots"].items()}
 
@@ -114,16 +118,17 @@ def traffic(site: Site) -> Iterator[Traffic]:
 
 def test_a_release_goes_through_the_idle_slot_and_no_request_is_lost(traffic: Traffic) -> None:
     before = traffic.info()
-    assert (before["routing"]["active"], before["slots"]["green"]["release"]) == ("blue", "")
+    old = before["routing"]["active"]
+    new = {"blue": "green", "green": "blue"}[old]
     with traffic.clients() as answers:
         output = traffic.rollout(ANOTHER)
     assert "failed=0" in output, output[-4000:]
     assert answers.pop(200) > 20
     assert not answers, "every request was answered with 200"
     after = traffic.info()
-    assert after["routing"] == {"active": "green", "share": 0, "hold": False}
-    assert after["slots"]["blue"] == before["slots"]["blue"], "the old slot is parked warm"
-    assert after["slots"]["green"]["release"] not in ("", before["slots"]["blue"]["release"])
+    assert after["routing"] == {"active": new, "share": 0, "hold": False}
+    assert after["slots"][old] == before["slots"][old], "the old slot is parked warm"
+    assert after["slots"][new]["release"] not in ("", before["slots"][old]["release"])
     entry = after["journal"][0]
     assert (entry["action"], entry["outcome"]) == ("rollout", "switched")
     assert entry["asked_by"]
@@ -138,33 +143,35 @@ def test_a_second_rollout_changes_nothing(traffic: Traffic) -> None:
 def test_a_rollout_by_shares_with_a_gate_of_the_users(traffic: Traffic) -> None:
     gate = "- ansible.builtin.command: touch /tmp/gate-passed\n"
     traffic.site.shell(f"printf '{gate}' > /tmp/gate.yml; rm -f /tmp/gate-passed")
+    idle = traffic.idle
     more = '-e \'{"swarm_rollout_shares": [20, 100], "swarm_rollout_gates_after": ["/tmp/gate.yml"]}\''
     output = traffic.rollout(more)
     assert "failed=0" in output, output[-4000:]
-    assert traffic.active == "blue"
+    assert traffic.active == idle
     assert traffic.site.shell("ls /tmp/gate-passed")
     steps = [step["step"] for step in traffic.info()["journal"][0]["steps"]]
-    assert "20 % to blue" in steps
-    assert "blue active" in steps
+    assert f"20 % to {idle}" in steps
+    assert f"{idle} active" in steps
 
 
 def test_a_gate_that_fails_after_the_switch_takes_traffic_back(traffic: Traffic) -> None:
+    active = traffic.active
     traffic.site.shell("printf -- '- ansible.builtin.command: /bin/false\n' > /tmp/gate.yml")
     with pytest.raises(AssertionError) as failure:
         traffic.rollout(f'{ANOTHER} -e \'{{"swarm_rollout_gates_after": ["/tmp/gate.yml"]}}\'')
     assert "did not take over" in str(failure.value)
-    assert traffic.active == "blue"
+    assert traffic.active == active
     assert traffic.settled()
     assert [entry["outcome"] for entry in traffic.info()["journal"][:2]] == ["rolled back", "switched"]
 
 
 def test_playbooks_switch_and_rollback(traffic: Traffic) -> None:
-    releases = traffic.releases()
+    releases, old, new = traffic.releases(), traffic.active, traffic.idle
     with traffic.clients() as answers:
-        assert "failed=0" in traffic.site.make("switch", f"-e bitnet_release={releases['green']}")
-        assert traffic.active == "green"
-        assert "failed=0" in traffic.site.make("rollback", f"-e bitnet_release={releases['blue']}")
-        assert traffic.active == "blue"
+        assert "failed=0" in traffic.site.make("switch", f"-e bitnet_release={releases[new]}")
+        assert traffic.active == new
+        assert "failed=0" in traffic.site.make("rollback", f"-e bitnet_release={releases[old]}")
+        assert traffic.active == old
     assert list(answers) == [200]
     with pytest.raises(AssertionError, match="does not hold release 000000000000"):
         traffic.site.make("rollback", "-e bitnet_release=000000000000")
@@ -173,8 +180,8 @@ def test_playbooks_switch_and_rollback(traffic: Traffic) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"action": "switch", "slot": "green"},
-        {"action": "rollback", "slot": "green"},
+        {"action": "switch"},
+        {"action": "rollback"},
         {"action": "prepare", "release": "ffffffffffff"},
         {"action": "park"},
         {"action": "freeze", "reason": "why"},
@@ -182,8 +189,8 @@ def test_playbooks_switch_and_rollback(traffic: Traffic) -> None:
     ids=lambda options: options["action"],
 )
 def test_check_mode_shows_and_touches_nothing(traffic: Traffic, options: dict[str, Any]) -> None:
-    if options["action"] == "rollback":
-        options = {**options, "release": traffic.releases()["green"]}
+    if options["action"] in ("switch", "rollback"):
+        options = {**options, "release": traffic.releases()[traffic.idle]}
     before = traffic.everything()
     shown = traffic.module("traffic_switch", "--check", "--diff", **options)
     assert shown["changed"]
@@ -194,18 +201,19 @@ def test_check_mode_shows_and_touches_nothing(traffic: Traffic, options: dict[st
 
 
 def test_a_switch_is_quick_and_a_client_sees_it(traffic: Traffic) -> None:
-    there = traffic.switch("switch", slot="green")
-    back = traffic.switch("rollback", release=traffic.releases()["blue"])
+    old, new = traffic.active, traffic.idle
+    there = traffic.switch("switch", slot=new)
+    back = traffic.switch("rollback", release=traffic.releases()[old])
     for result in (there, back):
         assert result["changed"], result
         assert result["seconds"]["to_client"] > 0
-    assert (there["routing"]["active"], back["routing"]["active"]) == ("green", "blue")
+    assert (there["routing"]["active"], back["routing"]["active"]) == (new, old)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"action": "switch", "release": "ffffffffffff"}, "does not hold release ffffffffffff; blue holds release"),
+        ({"action": "switch", "release": "ffffffffffff"}, "does not hold release ffffffffffff; blue holds"),
         ({"action": "switch", "share": 0}, "share: 0 is no percentage"),
         ({"action": "switch", "environment": "nowhere"}, "there is no service bitnet-nowhere-edge"),
         ({"action": "rollback"}, "release: a rollback names the release"),
@@ -221,7 +229,7 @@ def test_bad_input_changes_nothing(traffic: Traffic, options: dict[str, Any], me
 
 def test_a_frozen_environment(traffic: Traffic) -> None:
     traffic.switch("freeze", reason="year-end", asked_by="carol")
-    assert "frozen by carol" in traffic.switch("switch", slot="green")["msg"]
+    assert "frozen by carol" in traffic.switch("switch", slot=traffic.idle)["msg"]
     with pytest.raises(AssertionError, match="frozen by carol"):
         traffic.rollout("-e swarm_rollout_log_level=warning")
     traffic.switch("thaw")
@@ -285,7 +293,7 @@ def test_killed_at_every_effect_traffic_flows_and_the_next_run_finishes(traffic:
     number = 0
     with traffic.clients(2) as answers:
         while number < 40:
-            target = {"blue": "green", "green": "blue"}[traffic.active]
+            target = traffic.idle
             if not deadly(traffic, number, side, action="switch", slot=target):
                 break
             left = traffic.info()
@@ -317,7 +325,7 @@ def test_of_two_controllers_one_is_refused_by_name(traffic: Traffic) -> None:
 
 
 def test_an_edge_that_is_killed_during_a_switch_comes_back_right(traffic: Traffic) -> None:
-    target = {"blue": "green", "green": "blue"}[traffic.active]
+    target = traffic.idle
     traffic.site.shell(
         "(sleep 0.8; sudo docker kill $(sudo docker ps -q --filter "
         "label=com.docker.swarm.service.name=bitnet-local-edge))"
@@ -394,7 +402,7 @@ def test_an_active_slot_that_dies_is_no_obstacle(traffic: Traffic) -> None:
 
 @pytest.mark.full
 def test_a_manager_whose_daemon_restarts_during_a_switch(traffic: Traffic) -> None:
-    target = {"blue": "green", "green": "blue"}[traffic.active]
+    target = traffic.idle
     traffic.site.shell("(sleep 0.7; sudo pkill --pidfile /var/run/docker.pid) >/dev/null 2>&1 &")
     first = traffic.switch("switch", slot=target, timeout=20)
     traffic.site.shell(

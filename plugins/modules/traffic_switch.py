@@ -228,12 +228,14 @@ def main() -> None:
     try:
         client = SwarmClient(options["docker_host"] or "unix:///var/run/docker.sock")
         driver = SwarmDriver(client, options["environment"], options["state_dir"])
-        result = run(driver, wish, act=not module.check_mode).result()
+        outcome = run(driver, wish, act=not module.check_mode)
     except (Refused, NoEdge, BadRecord, DockerFailed, EdgeFailed, TimedOut) as error:
         module.fail_json(msg=str(error))
     except Conflict as error:
         module.fail_json(msg=f"somebody else changed the environment at the same moment; run again ({error})")
-    module.exit_json(**result)
+    for warning in outcome.warnings:
+        module.warn(warning)
+    module.exit_json(**outcome.result())
 
 
 if __name__ == "__main__":

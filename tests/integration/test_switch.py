@@ -142,9 +142,10 @@ def test_a_second_rollout_changes_nothing(traffic: Traffic) -> None:
 
 def test_a_rollout_by_shares_with_a_gate_of_the_users(traffic: Traffic) -> None:
     gate = "- ansible.builtin.command: touch /tmp/gate-passed\n"
-    traffic.site.shell(f"printf '{gate}' > /tmp/gate.yml; rm -f /tmp/gate-passed")
+    traffic.site.shell(f"printf -- '{gate}' > /tmp/gate.yml; rm -f /tmp/gate-passed")
     idle = traffic.idle
-    more = '-e \'{"swarm_rollout_shares": [20, 100], "swarm_rollout_grace_seconds": 31, "swarm_rollout_gates_after": ["/tmp/gate.yml"]}\''
+    wanted = {"swarm_rollout_shares": [20, 100], "swarm_rollout_grace_seconds": 31}
+    more = "-e '" + json.dumps({**wanted, "swarm_rollout_gates_after": ["/tmp/gate.yml"]}) + "'"
     output = traffic.rollout(more)
     assert "failed=0" in output, output[-4000:]
     assert traffic.active == idle

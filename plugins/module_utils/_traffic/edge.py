@@ -66,10 +66,18 @@ class Edge:
     def routing(self) -> Routing:
         return routing_of_map(self.ask(f"show map {MAP}").splitlines(), f"the map of edge {self.name}")
 
+    def _file_says(self, routing: Routing) -> bool:
+        try:
+            return (self.folder / "routing.map").read_text(encoding="ascii") == routing.map_text()
+        except (OSError, ValueError):
+            return False
+
     def view(self) -> Router:
         """What it really does; an edge that cannot be asked is a view with an error."""
         try:
-            routing = self.routing()
+            routing: Routing | None = self.routing()
+            if routing and not self._file_says(routing):
+                routing = None  # a reload would bring another routing back: it has to be told again
             up, connections = counts(self.ask("show stat"))
         except (EdgeFailed, BadRecord) as error:
             return Router(self.name, error=str(error))

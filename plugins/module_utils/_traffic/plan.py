@@ -112,7 +112,7 @@ def target_of(wish: Wish, seen: Seen) -> str:
     if wish.action in ("freeze", "thaw"):
         return routing.active
     if wish.action in ("prepare", "park"):
-        if wish.slot and wish.slot == routing.active and not (operation and operation.phase == "committed"):
+        if wish.slot == routing.active:
             raise Refused(f"slot: {wish.slot} is the active slot, {wish.action} is for the idle one, {routing.idle}")
         return wish.slot or routing.idle
     if wish.slot:
@@ -121,6 +121,8 @@ def target_of(wish: Wish, seen: Seen) -> str:
         target = operation.target if operation else routing.idle
     elif operation and operation.release == wish.release:
         target = operation.target
+    elif wish.action == "rollback" and slots[routing.idle].release == wish.release:
+        target = routing.idle
     elif slots[routing.active].release == wish.release:
         target = routing.active
     else:
@@ -141,8 +143,8 @@ def plan(wish: Wish, seen: Seen) -> Plan:
     refuse_frozen(wish.action, seen.frozen)
     target = target_of(wish, seen)
     steps, after = _BUILD[wish.action](wish, target, seen)
-    if not seen.routers_agree and "set edges" not in steps:
-        steps = [*steps, "set edges"]
+    if not (steps or seen.routers_agree or seen.operation) and wish.action in ("switch", "rollback"):
+        steps = ["set edges"]
     before = _view(seen)
     return Plan(tuple(steps), target, after, before, {**before, **_changes(wish, target, after, steps, before)})
 

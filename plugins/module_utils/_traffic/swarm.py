@@ -198,7 +198,7 @@ class SwarmDriver:
     # -- history
 
     def _journal_base(self) -> str:
-        return f"bitnet-{self.environment}-journal-"
+        return f"bitnet-{self.environment}-j-"  # a name has 64 characters at most, and the id 22
 
     def record(self, entry: Json) -> None:
         """Append to the journal (once for each operation), and let the oldest entries go."""
@@ -244,9 +244,10 @@ def process_life() -> str:
 
 
 def process_start(pid: int) -> str:
-    """When a process began, in clock ticks since boot (field 22 of /proc/PID/stat); empty when there is none."""
+    """When a process began, in clock ticks since boot (field 22 of /proc/PID/stat); empty when none lives."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        return "" if fields[0] in ("Z", "X") else fields[19]
     except (OSError, IndexError):
         return ""
 

@@ -22,13 +22,13 @@ import typing as t
 from .._swarm.client import Conflict, DockerFailed
 from .edge import EdgeFailed
 from .operation import Holder, Operation, journal_entry
-from .plan import Plan, Refused, Seen, Wish, check, plan, refuse_frozen
+from .plan import Plan, Refused, Seen, Wish, check, plan
 from .routing import Frozen, Router, Routing
 from .swarm import State, process_life, process_start
 
 OPEN_SECONDS = 900
 """So long an open operation that no process holds keeps others away; then another release may take its place."""
-WATCH_SECONDS = 6.0
+WATCH_SECONDS = 15.0
 """So long a holder on another machine is watched: its beat rises every BEAT_SECONDS while it lives."""
 BEAT_SECONDS = 2.0
 _POLL = 0.1
@@ -80,6 +80,7 @@ class Outcome:
     operation: Operation | None = None
     cut: int = 0
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    warnings: list[str] = dataclasses.field(default_factory=list)
 
     def result(self) -> dict[str, t.Any]:
         return {
@@ -116,6 +117,7 @@ class _Run:
         self.written = self.began
         self.seconds: dict[str, float] = {}
         self.cut = 0
+        self.warnings: list[str] = []
 
     # ------------------------------------------------------------------ look and plan
 
@@ -135,13 +137,11 @@ class _Run:
         if act and planned.changed:
             if self.wish.action in ("pause", "resume", "freeze", "thaw"):
                 self._note(state)
-            elif planned.steps == ("set edges",):
-                self._repair(planned.routing)
             else:
-                self._with_lease(state, planned)
+                planned = self._with_lease()
             state, routers = self.driver.state(), self.driver.routers()
         self.seconds["total"] = self.clock.monotonic() - self.began
-        return Outcome(planned, state, routers, state.operation, self.cut, self.seconds)
+        return Outcome(planned, state, routers, state.operation, self.cut, self.seconds, self.warnings)
 
     def _require_same_operation(self, state: State) -> None:
         wanted, found = self.wish.operation, state.operation
@@ -184,81 +184,92 @@ class _Run:
             return
         raise Refused(_contended(wish.action))
 
-    def _repair(self, routing: Routing) -> None:
-        """The edges do not do what the authority says, and no operation is open: tell them again."""
-        state = self.driver.state()
-        if state.operation is None and state.routing != routing:
-            self.driver.write(state, routing, None, state.frozen)
-        self._set_edges(routing)
-
     # ------------------------------------------------------------------ with the lease
 
-    def _with_lease(self, state: State, planned: Plan) -> None:
-        wish = self.wish
+    def _with_lease(self) -> Plan:
+        """Take the lease and carry out what is planned then: while one waits for it, the world goes on."""
+        planned = self._claim()
+        if self.operation is None:
+            return planned
         do = {
             "prepare": self._prepare,
             "switch": self._switch,
             "rollback": self._switch,
             "park": self._park,
             "abort": self._abort,
-        }[wish.action]
-        phase = {"prepare": "preparing", "park": "parking"}.get(wish.action, "switching")
-        name = {"prepare": "rollout"}.get(wish.action, wish.action)
-        self._claim(state, name, planned, phase)
+        }[self.wish.action]
         try:
-            do(planned)
+            if planned.steps == ("set edges",):
+                self._repair(planned)
+            else:
+                do(planned)
         except BaseException:
             self._let_go()
             raise
+        return planned
 
-    def _claim(self, state: State, name: str, planned: Plan, phase: str) -> None:
-        """Become the holder of the open operation, or open one. What somebody left is taken over or undone."""
+    def _claim(self) -> Plan:
+        """Become the holder of the open operation, or open one. What somebody left is taken over or undone.
+
+        Without an operation afterwards there is nothing left to do.
+        """
         until = self.clock.monotonic() + self.wish.wait_seconds
-        watched: dict[str, bool] = {}
+        watched: dict[tuple[str, Holder], bool] = {}
         for _attempt in range(_ATTEMPTS * 100):
+            state, _routers, planned = self._look()
             self._require_same_operation(state)
-            refuse_frozen(self.wish.action, state.frozen)
+            if not planned.changed:
+                return planned
             found = state.operation
             at = self.clock.now()
+            phase = {"prepare": "preparing", "park": "parking"}.get(self.wish.action, "switching")
             if found is None:
-                source = state.routing.active
-                wish = self.wish
-                release = wish.release or state.slots[planned.target].release
-                mine = Operation(_new_id(at), name, release, source, planned.target, wish.asked_by, phase, self.me)
-                mine = mine.with_step("opened", at)
+                mine = self._new_operation(state, planned, phase, at)
             elif found.holder and found.holder != self.me and self._lives(found, watched):
                 self._wait_for_holder(found, until, "is at work on it")
-                state = self.driver.state()
                 continue
             elif found.paused and self.wish.action == "switch":
                 self._wait_for_holder(found, until, "it is paused; action=resume lets it go on, action=abort undoes it")
-                state = self.driver.state()
                 continue
             elif self._is_ours(found, planned):
-                mine = dataclasses.replace(found, holder=self.me).with_step(
-                    "taken over" if found.holder else "continued", at
-                )
+                how = "taken over" if found.holder else "continued"
+                mine = dataclasses.replace(found, holder=self.me).with_step(how, at)
                 if found.phase in ("preparing", "prepared") and phase == "switching":
                     mine = mine.at("switching")
-            elif found.holder or self._is_stale(found):
+            elif found.holder or found.phase == "committed" or self._is_stale(found):
                 self._undo_foreign(state, found, at)
-                state = self.driver.state()
                 continue
             else:
                 raise Refused(
                     f"action: {found.sentence()} is open, so there is no {self.wish.action} of "
-                    f"{self.wish.release or 'another release'} now. "
-                    f"Let it end, or undo it (action=abort); left alone it gives way {OPEN_SECONDS} s after its last "
-                    "step"
+                    f"{self.wish.release or 'another release'} now. Let it end, or undo it (action=abort); left alone "
+                    "it "
+                    f"gives way {OPEN_SECONDS} s after its last step"
                 )
             try:
                 self.driver.write(state, state.routing, mine, state.frozen)
             except Conflict:
-                state = self.driver.state()
                 continue
             self.operation, self.written = mine, self.clock.monotonic()
-            return
+            return planned
         raise Refused(_contended(self.wish.action))
+
+    def _new_operation(self, state: State, planned: Plan, phase: str, at: str) -> Operation:
+        wish, source, target = self.wish, state.routing.active, planned.target
+        name = {"prepare": "rollout"}.get(wish.action, wish.action)
+        if planned.steps == ("set edges",):
+            name, phase, target = "repair", "committed", source
+        release = state.slots[target].release if name == "repair" else wish.release or state.slots[target].release
+        return Operation(_new_id(at), name, release, source, target, wish.asked_by, phase, self.me).with_step(
+            "opened", at
+        )
+
+    def _repair(self, planned: Plan) -> None:
+        """The edges do not do what the authority says, and no operation was open: tell them again."""
+        if self.driver.state().routing != planned.routing:
+            self._step("routing set right", routing=planned.routing)
+        self._set_edges(planned.routing)
+        self._close("repaired")
 
     def _is_ours(self, found: Operation, planned: Plan) -> bool:
         wish = self.wish
@@ -270,7 +281,7 @@ class _Run:
         same_kind = (found.action == "park") == (wish.action == "park")
         return same_kind and found.release == release and found.target == planned.target
 
-    def _lives(self, found: Operation, watched: dict[str, bool]) -> bool:
+    def _lives(self, found: Operation, watched: dict[tuple[str, Holder], bool]) -> bool:
         """Does the process that holds it still run? On this machine that is known, elsewhere its beat is watched."""
         holder = found.holder
         if holder is None:
@@ -278,16 +289,17 @@ class _Run:
         here, _slash, start = holder.life.rpartition("/")
         if here == process_life():
             return bool(start) and process_start(holder.pid) == start
-        if found.id not in watched:
+        key = (found.id, holder)
+        if key not in watched:
             end = self.clock.monotonic() + WATCH_SECONDS
-            watched[found.id] = False
+            watched[key] = False
             while self.clock.monotonic() < end:
                 self.clock.sleep(_POLL * 5)
                 now = self.driver.state().operation
                 if now is None or now.id != found.id or now.beat != found.beat:
-                    watched[found.id] = True
+                    watched[key] = True
                     break
-        return watched[found.id]
+        return watched[key]
 
     def _wait_for_holder(self, found: Operation, until: float, why: str) -> None:
         if self.clock.monotonic() > until:
@@ -331,14 +343,9 @@ class _Run:
     def _write(self, routing: Routing | None = None, operation: Operation | None = None, *, end: bool = False) -> None:
         """Compare-and-set under the lease: whoever has lost it changes nothing."""
         for _attempt in range(_ATTEMPTS):
-            state = self.driver.state()
-            found = state.operation
-            if found is None or found.id != self._open().id or found.holder != self.me:
-                raise Lost(
-                    f"operation: {self._open().id} was taken over by somebody else "
-                    f"({found.sentence() if found else 'it has ended'}); this run changed nothing more"
-                )
-            mine = dataclasses.replace(operation or self._open(), paused=found.paused)
+            state = self._require_lease()
+            paused = state.operation.paused if state.operation else ""
+            mine = dataclasses.replace(operation or self._open(), paused=paused)
             try:
                 self.driver.write(state, routing or state.routing, None if end else mine, state.frozen)
             except Conflict:
@@ -356,14 +363,43 @@ class _Run:
         self.operation = self._open().with_step(step, self.clock.now(), **more)
 
     def _let_go(self) -> None:
-        """Something went wrong: the operation stays open as it is, and no process holds it."""
-        if self.operation is not None:
-            with contextlib.suppress(Refused, DockerFailed, Conflict, EdgeFailed):
-                self._write(operation=dataclasses.replace(self.operation, holder=None))
+        """Something went wrong: the operation stays open as it is found, and no process holds it."""
+        if self.operation is None:
+            return
+        with contextlib.suppress(Refused, DockerFailed, Conflict, EdgeFailed):
+            for _attempt in range(_ATTEMPTS):
+                state = self.driver.state()
+                found = state.operation
+                if found is None or found.id != self.operation.id or found.holder != self.me:
+                    return
+                try:
+                    self.driver.write(state, state.routing, dataclasses.replace(found, holder=None), state.frozen)
+                except Conflict:
+                    continue
+                return
+
+    def _require_lease(self, routing: Routing | None = None) -> State:
+        """Before an act that no compare-and-set guards: whoever has lost the lease does nothing more."""
+        state = self.driver.state()
+        found = state.operation
+        if found is None or found.id != self._open().id or found.holder != self.me:
+            raise Lost(
+                f"operation: {self._open().id} was taken over by somebody else "
+                f"({found.sentence() if found else 'it has ended'}); this run changed nothing more"
+            )
+        if routing is not None and state.routing != routing:
+            raise Lost(
+                f"operation: the authority says {_said(state.routing)} now, so no edge was told {_said(routing)}"
+            )
+        return state
 
     def _close(self, outcome: str, reason: str = "") -> None:
+        """The journal is history: an entry that cannot be kept is said, and holds nobody up."""
         operation = self._open()
-        self.driver.record(journal_entry(operation, outcome, self.clock.now(), reason))
+        try:
+            self.driver.record(journal_entry(operation, outcome, self.clock.now(), reason))
+        except DockerFailed as error:
+            self.warnings.append(f"the journal has no entry of operation {operation.id} ({outcome}): {error}")
         self._write(end=True)
 
     def _await(self, seconds: float, condition: t.Callable[[], str]) -> str:
@@ -390,8 +426,9 @@ class _Run:
 
         def connections() -> str:
             routers = self.driver.routers()
+            unknown = [router.error for router in routers if router.error] or ([] if routers else ["no edge runs"])
             self.cut = sum(router.connections.get(slot, 0) for router in routers)
-            return f"{self.cut} connections" if self.cut else ""
+            return "; ".join(unknown) or (f"{self.cut} connections" if self.cut else "")
 
         began = self.clock.monotonic()
         self._await(self.wish.drain_seconds, connections)
@@ -403,17 +440,16 @@ class _Run:
         held = self.driver.state().slots[slot]
         if not held.replicas:
             return f"slot {slot} is told to have no tasks (parked cold)"
-        if held.running < held.replicas:
-            return f"{held.running} of {held.replicas} tasks of slot {slot} run"
+        wanted = max(held.replicas, held.wanted)
+        if held.running < wanted:
+            return f"{held.running} of {wanted} tasks of slot {slot} run"
         routers = self.driver.routers()
-        if not routers:
-            return "no edge runs"
-        for router in routers:
-            if router.error:
-                return router.error
-            if router.up.get(slot, 0) < held.replicas:
-                return f"edge {router.name} sees {router.up.get(slot, 0)} of {held.replicas} replicas of {slot} up"
-        return ""
+        problems = [
+            router.error or f"edge {router.name} sees {router.up.get(slot, 0)} of {wanted} replicas of {slot} up"
+            for router in routers
+            if router.error or router.up.get(slot, 0) < wanted
+        ]
+        return "; ".join(problems) if routers else "no edge runs"
 
     def _switch(self, planned: Plan) -> None:
         operation, target = self._open(), planned.target
@@ -434,7 +470,8 @@ class _Run:
 
     def _give_up(self, text: str) -> None:
         """Before anything was routed: an operation of this run alone ends, one of a rollout stays open to go on."""
-        if self._open().action == "rollout":
+        state = self.driver.state()
+        if self._open().action == "rollout" or state.routing != Routing(state.routing.active):
             self._let_go()
         else:
             self._close("refused", text)
@@ -465,6 +502,7 @@ class _Run:
                 routers = self.driver.routers()
                 if routers and all(router.routing == routing for router in routers):
                     return ""
+                self._require_lease(routing)
                 self.driver.apply(routing)
                 problem = "" if routers else "no edge runs"
             except EdgeFailed as error:
@@ -499,10 +537,11 @@ class _Run:
 
         missing = self._await(min(_CLIENT_SECONDS, self.wish.timeout), client)
         if missing:
+            self._close("switched, not seen by a client", missing)
             raise TimedOut(
-                f"every edge says {_said(routing)}, but {missing} (waited {min(_CLIENT_SECONDS, self.wish.timeout):g} "
-                "s). "
-                "Run the same again, or go back with action=rollback; "
+                f"every edge says {_said(routing)}, but {missing} "
+                f"(waited {min(_CLIENT_SECONDS, self.wish.timeout):g} s). "
+                "The switch is done; go back with action=rollback if that is not what you want. "
                 f"more: docker service logs --tail 50 bitnet-{self.driver.environment}-edge"
             )
         if decided is not None:
@@ -547,6 +586,9 @@ class _Run:
 
     def _scale(self, slot: str, replicas: int) -> None:
         for _attempt in range(_ATTEMPTS):
+            state = self._require_lease()
+            if not replicas and slot == state.routing.active and not state.routing.hold:
+                raise Refused(f"slot: {slot} is active, and an active slot is not stopped")
             try:
                 self.driver.scale(slot, replicas)
             except Conflict:

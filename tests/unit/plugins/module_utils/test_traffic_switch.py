@@ -10,7 +10,7 @@ import datetime
 from typing import Any
 
 import pytest
-from ansible_collections.bitnet.devops.plugins.module_utils._swarm.client import Conflict
+from ansible_collections.bitnet.devops.plugins.module_utils._swarm.client import Conflict, DockerFailed
 from ansible_collections.bitnet.devops.plugins.module_utils._traffic import switch
 from ansible_collections.bitnet.devops.plugins.module_utils._traffic.edge import EdgeFailed, counts
 from ansible_collections.bitnet.devops.plugins.module_utils._traffic.operation import Holder, Operation, operation_from
@@ -556,3 +556,133 @@ def test_counts_of_show_stat() -> None:
         "green,BACKEND,0,,DOWN,",
     ]
     assert counts("\n".join(rows)) == ({"blue": 2, "green": 0}, {"blue": 2, "green": 0})
+
+
+def live_holder(world: World) -> Holder:
+    me = switch._Run(world, Wish("switch"), world.clock).me
+    return dataclasses.replace(me, life=f"{switch.process_life()}/{switch.process_start(1)}", pid=1, who="other")
+
+
+def ends_meanwhile(world: World, active: str) -> None:
+    """Somebody's operation ends while the lease is waited for."""
+    sleep, looks = world.clock.sleep, iter(range(10_000))
+
+    def sleeping(seconds: float) -> None:
+        sleep(seconds)
+        if next(looks) == 3:
+            world.routing, world.operation = Routing(active), None
+            world.edges = dict.fromkeys(world.edges, Routing(active))
+            world.version += 1
+
+    world.clock.sleep = sleeping  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("options", [{"action": "park"}, {"action": "prepare", "release": "cccc"}])
+def test_what_was_planned_before_a_wait_is_planned_again(world: World, options: dict[str, Any]) -> None:
+    world.operation = Operation("1", "switch", NEW, "blue", "green", "bob", "switching", live_holder(world))
+    ends_meanwhile(world, "green")
+    with pytest.raises(Refused, match="slot: green is the active slot"):
+        world.run(slot="green", drain_seconds=0, **options)
+    assert world.slots["green"].replicas == 1
+
+
+def test_a_switch_that_no_client_has_seen_has_ended_and_can_be_rolled_back(world: World) -> None:
+    sees = world.client_sees
+    world.client_sees = lambda: "(green answered 503)"  # type: ignore[method-assign]
+    with pytest.raises(switch.TimedOut, match=r"green answered 503.*action=rollback"):
+        world.run("switch", release=NEW)
+    assert world.entries[0]["outcome"] == "switched, not seen by a client"
+    assert world.operation is None
+    world.client_sees = sees  # type: ignore[method-assign]
+    world.run("rollback", release=OLD)
+    assert world.settled("blue")
+
+
+def test_a_share_is_not_left_without_an_operation(world: World) -> None:
+    world.run("switch", release=NEW, share=30)
+    world.slots["green"] = dataclasses.replace(world.slots["green"], running=0)
+    with pytest.raises(switch.TimedOut):
+        world.run("switch", release=NEW)
+    with pytest.raises(Refused, match="is open"):
+        world.run("prepare", release="cccc", drain_seconds=0)
+    world.run("abort")
+    assert world.settled("blue")
+
+
+def test_edges_that_seem_to_differ_while_somebody_switches_are_left_to_him(world: World) -> None:
+    routers, looks = world.routers, iter(range(10_000))
+
+    def switched_in_between() -> list[Router]:
+        if next(looks) == 0:
+            world.routing, world.edges = Routing("green"), dict.fromkeys(world.edges, Routing("green"))
+            world.version += 1
+        return routers()
+
+    world.routers = switched_in_between  # type: ignore[method-assign]
+    world.run(
+        "switch", release=OLD, slot="blue"
+    )  # planned on what was: looked at again, it is a switch with all its steps
+    assert world.entries[0]["action"] == "switch"
+    assert world.settled("blue")
+
+
+def test_a_write_whose_answer_was_lost_does_not_turn_the_clock_back(world: World) -> None:
+    write = world.write
+    lost = iter([True])
+
+    def losing(state: State, routing: Routing, operation: Operation | None, frozen: Frozen | None) -> None:
+        write(state, routing, operation, frozen)
+        if operation and operation.phase == "committed" and next(lost, False):
+            raise DockerFailed("the answer did not come")
+
+    world.write = losing  # type: ignore[method-assign]
+    with pytest.raises(DockerFailed):
+        world.run("switch", release=NEW)
+    assert world.operation and world.operation.phase == "committed"
+    world.run("switch", release=NEW)
+    assert world.settled("green")
+
+
+def test_a_stalled_holder_that_was_overtaken_tells_no_edge(world: World) -> None:
+    write = world.write
+
+    def overtaken(state: State, routing: Routing, operation: Operation | None, frozen: Frozen | None) -> None:
+        write(state, routing, operation, frozen)
+        if operation and operation.phase == "committed":
+            world.routing, world.operation = Routing("blue"), None
+            world.version += 1
+
+    world.write = overtaken  # type: ignore[method-assign]
+    with pytest.raises(switch.Lost, match=r"taken over|it has ended"):
+        world.run("switch", release=NEW)
+    assert set(world.edges.values()) == {Routing("blue")}
+
+
+def test_a_journal_that_takes_nothing_holds_nobody_up(world: World) -> None:
+    def refuse(_entry: dict[str, Any]) -> None:
+        raise DockerFailed("no room")
+
+    world.record = refuse  # type: ignore[method-assign]
+    outcome = world.run("switch", release=NEW)
+    assert world.settled("green")
+    assert "no room" in outcome.warnings[0]
+
+
+def test_a_drain_that_cannot_see_does_not_end_early(world: World) -> None:
+    world.connections["green"] = 50
+    world.edge_error = "HAProxy did not answer"
+    world.run("prepare", release="cccc", drain_seconds=7)
+    assert world.clock.time >= 7
+
+
+def test_full_capacity_is_what_the_release_wants(world: World) -> None:
+    world.slots["green"] = dataclasses.replace(world.slots["green"], replicas=1, running=1, wanted=4)
+    with pytest.raises(switch.TimedOut, match="1 of 4 tasks"):
+        world.run("switch", release=NEW)
+
+
+def test_a_rollback_prefers_the_other_slot_where_both_hold_the_release(world: World) -> None:
+    world.slots["green"] = dataclasses.replace(world.slots["green"], release=OLD, binding="b2")
+    world.run("switch", slot="green")
+    world.run("rollback", release=OLD)
+    assert world.settled("blue")

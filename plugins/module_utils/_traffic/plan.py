@@ -153,7 +153,8 @@ def _prepare(wish: Wish, target: str, seen: Seen) -> _Steps:
     operation = seen.operation
     same = operation and (operation.release, operation.target) == (wish.release, target)
     if operation and same and operation.phase != "preparing":
-        return [], seen.routing
+        # Somebody may be at work on it: then his end is waited for, and looked at.
+        return (["take the lease"] if operation.holder else []), seen.routing
     return ["take the lease", *_drain(wish, target, seen), f"reserve {target} for release {wish.release}"], seen.routing
 
 

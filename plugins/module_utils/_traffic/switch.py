@@ -416,6 +416,9 @@ class _Run:
     # ------------------------------------------------------------------ the actions
 
     def _prepare(self, planned: Plan) -> None:
+        if self._open().phase not in ("preparing", "prepared"):
+            self._write(operation=dataclasses.replace(self._open(), holder=None))
+            return
         self._drain(planned.target)
         self._write(operation=dataclasses.replace(
             self._open().at("prepared").with_step("prepared", self.clock.now(), cut=self.cut), holder=None

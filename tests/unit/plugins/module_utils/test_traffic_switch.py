@@ -686,3 +686,19 @@ def test_a_rollback_prefers_the_other_slot_where_both_hold_the_release(world: Wo
     world.run("switch", slot="green")
     world.run("rollback", release=OLD)
     assert world.settled("blue")
+
+
+def test_a_prepare_waits_for_who_is_at_work_on_the_same_release(world: World) -> None:
+    world.operation = Operation("1", "switch", NEW, "blue", "green", "bob", "switching", live_holder(world))
+    ends_meanwhile(world, "blue")
+    operation = world.run("prepare", release=NEW, drain_seconds=0).operation
+    assert operation and operation.id != "1"
+
+
+def test_a_prepare_leaves_the_share_of_a_dead_run(world: World) -> None:
+    world.run("switch", release=NEW, share=40)
+    assert world.operation
+    world.operation = dataclasses.replace(world.operation, holder=Holder("here", f"{switch.process_life()}/0", 1))
+    operation = world.run("prepare", release=NEW, drain_seconds=0).operation
+    assert operation and (operation.phase, operation.holder) == ("weighted", None)
+    assert world.routing == Routing("blue", 40)

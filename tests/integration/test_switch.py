@@ -357,7 +357,7 @@ def test_a_socket_that_hangs_meets_its_deadline_before_anything_is_decided(traff
         assert "did not answer" in result["msg"], result
         assert list(answers) == [200]
     finally:
-        traffic.site.shell(f"sudo sh -c 'pkill -f s.listen; cd {EDGE} && mv -f real.sock haproxy.sock'")
+        traffic.site.shell(f"sudo sh -c 'pkill -f [s].listen; cd {EDGE} && mv -f real.sock haproxy.sock'")
     assert traffic.active == active
     assert traffic.settled()
 

@@ -223,7 +223,7 @@ class SwarmDriver:
             if (config["Spec"].get("Labels") or {}).get(KIND_LABEL) == "journal"
             and (config["Spec"].get("Labels") or {}).get(ENVIRONMENT_LABEL) == self.environment
         ]
-        return sorted(found, key=lambda config: str(config["Spec"]["Name"]), reverse=True)
+        return sorted(found, key=lambda config: str(config["CreatedAt"]), reverse=True)
 
     def journal(self, most: int) -> list[Json]:
         from .._swarm.content import text

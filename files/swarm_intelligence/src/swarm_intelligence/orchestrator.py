@@ -267,8 +267,8 @@ GENERATED = re.compile(rb'"tokens_predicted":\s*[1-9]')  # an answer can also en
 
 
 WARM_UP = (1, 2, 7, 33, 160)
-"""Prompt lengths: each takes another of the engine's kernels. The first long prompt after a start may come out wrong
-(in about one start of 20 by 0.2 to 0.3 nats, ik_llama.cpp of ik-llama-cpp-python 0.1.5, two threads): no client's does."""
+"""Prompt lengths: each takes another of the engine's kernels. The first long prompt after a start may come out wrong,
+in one start of 20 by 0.2 to 0.3 nats (ik_llama.cpp of ik-llama-cpp-python 0.1.5, two threads); no client's does."""
 
 
 def _warm(port: int, context: int) -> bool:

@@ -273,8 +273,10 @@ class _Run:
 
     def _is_ours(self, found: Operation, planned: Plan) -> bool:
         wish = self.wish
-        if wish.action == "abort" or wish.operation == found.id:
+        if wish.action == "abort":
             return True
+        if wish.operation == found.id:  # the id alone is not enough: it may be what is open, for another release
+            return found.phase != "preparing" and wish.release in ("", found.release)
         if found.phase == "committed":
             return found.target == planned.target
         release = wish.release or found.release

@@ -702,3 +702,11 @@ def test_a_prepare_leaves_the_share_of_a_dead_run(world: World) -> None:
     operation = world.run("prepare", release=NEW, drain_seconds=0).operation
     assert operation and (operation.phase, operation.holder) == ("weighted", None)
     assert world.routing == Routing("blue", 40)
+
+
+def test_an_operation_is_not_taken_by_its_id_for_another_release(world: World) -> None:
+    operation = world.run("prepare", release="cccc", drain_seconds=0).operation
+    assert operation
+    with pytest.raises(Refused, match=r"rollout of release cccc .* is open"):
+        world.run("switch", release=NEW, operation=operation.id)
+    assert world.routing == Routing("blue")

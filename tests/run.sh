@@ -14,9 +14,15 @@ scenarios=(docker_engine swarm_cluster image_build swarm_rollout traffic teardow
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 finish() {
-    python tests/lab/machine.py prune --all || true
-    python tests/lab/machine.py clean || true
+    status=$?
+    python tests/lab/machine.py prune --all >/dev/null || true
+    python tests/lab/machine.py clean >/dev/null || true
     tests/lab/host-docker.sh stop
+    if [ "$status" != 0 ] && [ -n "${scenario:-}" ]; then
+        echo "molecule: $scenario failed here:"
+        awk '/TASK \[/ { task = "" } { task = task $0 "\n" } /fatal: / { failed = 1 } /TASK \[|PLAY RECAP/ && failed { failed = 0 }
+            failed { last = task } END { printf "%s", last }' "$log" | tail -n 60
+    fi
 }
 trap finish EXIT
 
@@ -30,9 +36,11 @@ python tests/lab/machine.py note
 
 python -m pytest -v --durations=15 "${only[@]}" tests/integration
 export BITNET_TEST_IMAGE=bitnet/swarm-intelligence:under-test # what the end-to-end run built
-for name in "${scenarios[@]}"; do
-    echo "molecule: $name"
+log=.cache/molecule.log
+for scenario in "${scenarios[@]}"; do
+    echo "molecule: $scenario"
     SECONDS=0
-    molecule test -s "$name"
-    echo "molecule: $name passed in $SECONDS s"
+    molecule test -s "$scenario" 2>&1 | tee "$log"
+    echo "molecule: $scenario passed in $SECONDS s"
 done
+scenario=

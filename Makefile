@@ -45,10 +45,11 @@ lint: dev
 types: dev
 	mypy
 unit: dev
-	python -m pytest -q -n 2 tests/unit files/swarm_intelligence/tests
+	OMP_NUM_THREADS=1 python -m pytest -q -n 3 tests/unit files/swarm_intelligence/tests
 sanity: dev
 	tests/sanity.sh
-check: lint types unit sanity ## Lint, types, unit tests, sanity (minutes)
+check: dev ## Lint, types, unit tests, sanity, side by side (minutes)
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target lint types unit sanity
 
 .PHONY: test test-full
 test: check ## All that can fail

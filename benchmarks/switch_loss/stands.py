@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import re
 import secrets
 import signal
@@ -93,9 +94,12 @@ class Subject:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the ports that outgoing connections are given: none of them can take it before its server does."""
+    for port in random.sample(range(20000, 32000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise StandError("no free port from 20000 to 31999 was found in 100 tries")
 
 
 def await_ready(url: str, seconds: float, what: str, more: str) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 
 import httpx
 from swarm_intelligence.api import Server
+from swarm_intelligence.engine_run import free_port
 from swarm_intelligence.service import Service
 from swarm_intelligence.settings import Settings
 
@@ -28,12 +28,6 @@ def wait_until(condition: Callable[[], Any], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not reached within {seconds} s: {condition}"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class FaultInjector:

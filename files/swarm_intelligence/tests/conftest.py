@@ -20,11 +20,12 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from api_lab import TOKEN, Api, FaultInjector, free_port, settings_with, wait_until  # noqa: E402
+from api_lab import TOKEN, Api, FaultInjector, settings_with, wait_until  # noqa: E402
 from engine_lab import make_kernels  # noqa: E402
 from swarm_intelligence import cli  # noqa: E402
 from swarm_intelligence.api import Server  # noqa: E402
 from swarm_intelligence.auth import Tokens  # noqa: E402
+from swarm_intelligence.engine_run import free_port  # noqa: E402
 from swarm_intelligence.service import ModelCard, Service  # noqa: E402
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from api_lab import AUTHORIZED, TOKEN, free_port, wait_until
+from api_lab import AUTHORIZED, TOKEN, wait_until
 from swarm_intelligence import synthetic
+from swarm_intelligence.engine_run import free_port
 
 FLAGS = "avx2 fma f16c bmi2"
 ENGINE = '''#!{python}

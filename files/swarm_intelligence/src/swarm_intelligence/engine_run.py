@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -121,7 +122,7 @@ def running(
     """Start llama-server with one variant's libraries, wait until its model is loaded, and stop it at the end."""
     program = kernels / "bin" / "llama-server"
     until = time.monotonic() + deadline
-    port = _free_port()
+    port = free_port()
     command = [
         str(program.resolve()), "--model", str(model.resolve()), "--host", "127.0.0.1", "--port", str(port),
         "--ctx-size", str(context), "--parallel", "1", "--threads", str(threads),
@@ -190,7 +191,10 @@ def _tail(log: Any, size: int = 600) -> str:
     return repr(log.read().decode("utf-8", "replace"))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port() -> int:
+    """Below the ports that outgoing connections are given: none of them can take it before its server does."""
+    for port in random.sample(range(20000, 32000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise OSError("no free port from 20000 to 31999 was found in 100 tries")

@@ -11,6 +11,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,17 +20,7 @@ KERNELS = "/opt/bitnet/kernels"
 PYTHON = "/opt/bitnet/venv/bin/python"
 TOKEN = "a token of the tests"
 
-FLIP = """
-import sys
-from pathlib import Path
-from swarm_intelligence.gguf_file import GGUFFile
-source, target, name = sys.argv[1:]
-tensor = GGUFFile(source).tensor(name)
-content = bytearray(Path(source).read_bytes())
-for row in range(tensor.shape[0]):
-    content[tensor.start + row * (tensor.size // tensor.shape[0]) + 3] ^= 0x80
-Path(target).write_bytes(content)
-"""
+SPOIL = (Path(__file__).parents[1] / "lab" / "spoil.py").read_text()
 
 
 class Container:
@@ -67,6 +58,11 @@ class Container:
         code, document, error = self.cli(*arguments)
         assert code == 0, f"{arguments}: {document} {error}"
         return document
+
+    def spoil(self, *arguments: str) -> str:
+        done = self.run(PYTHON, "-", *arguments, stdin=SPOIL)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def remove(self) -> None:
         subprocess.run(
@@ -118,8 +114,7 @@ def test_every_variant_that_runs_agrees(container: Container, runnable: str) -> 
 @pytest.mark.parametrize("tensor", ["blk.0.attn_k.weight", "blk.3.ffn_down.weight"])
 def test_wrong_computation_is_caught(container: Container, model: str, runnable: str, tensor: str) -> None:
     """The engine is given the model with one tensor's scale negative, the reference the right one."""
-    done = container.run(PYTHON, "-c", FLIP, model, "/tmp/wrong.gguf", tensor)
-    assert done.returncode == 0, done.stderr
+    container.spoil("scales", model, "/tmp/wrong.gguf", tensor)
     arguments = ["--kernels", KERNELS, "--variant", runnable, "--model", "/tmp/wrong.gguf", "--reference", model]
     code, verdict, _unused = container.cli("kernels", "verify", *arguments)
     assert code == 1
@@ -188,10 +183,19 @@ def test_every_variant_gives_the_held_out_text_its_perplexity(container: Contain
 @pytest.mark.parametrize("tensor", ["blk.0.attn_v.weight", "blk.3.ffn_down.weight"])
 def test_perplexity_of_a_wrong_conversion(container: Container, runnable: str, tensor: str) -> None:
     wrong = "/tmp/wrong-jargon.gguf"
-    done = container.run(PYTHON, "-c", FLIP, f"{JARGON}/model.gguf", wrong, tensor)
-    assert done.returncode == 0, done.stderr
+    container.spoil("scales", f"{JARGON}/model.gguf", wrong, tensor)
     code, finding, _unused = perplexity(container, runnable, wrong)
     assert (code, finding["verdict"]) == (1, "fail"), finding
+
+
+def test_perplexity_of_wrong_kernels(container: Container, runnable: str) -> None:
+    """Libraries whose products of bytes are another instruction: they run, and compute something else."""
+    container.run("cp", "--recursive", KERNELS, "/tmp/wrong-kernels")
+    assert int(container.spoil("kernels", "/tmp/wrong-kernels")) > 1000
+    arguments = ["--kernels", "/tmp/wrong-kernels", "--variant", runnable, "--model", f"{JARGON}/model.gguf", *HELD_OUT]
+    code, finding, _unused = container.cli("model", "perplexity", *arguments)
+    assert (code, finding["verdict"]) == (1, "fail"), finding
+    assert abs(finding["relative_difference"]) > 0.01
 
 
 def test_perplexity_of_a_truncated_model(container: Container, runnable: str) -> None:
@@ -219,7 +223,7 @@ def test_perplexity_of_a_served_slot(container: Container) -> None:
         # The same slot, held against the record of a model with one tensor's sign turned.
         other = "/tmp/other-jargon/model.gguf"
         container.run("mkdir", "/tmp/other-jargon")
-        container.run(PYTHON, "-c", FLIP, f"{JARGON}/model.gguf", other, "blk.1.ffn_up.weight")
+        container.spoil("scales", f"{JARGON}/model.gguf", other, "blk.1.ffn_up.weight")
         container.ok("model", "perplexity", "--record", "--model", other, "--text", f"{JARGON}/held-out.txt")
         code, finding, _unused = container.cli("model", "perplexity", *ask[:-1], "/tmp/other-jargon/model.json")
         assert (code, finding["verdict"]) == (1, "fail"), finding

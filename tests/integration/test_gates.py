@@ -15,7 +15,7 @@ from tests.lab.site import Site
 
 PYTHON = "/opt/bitnet/venv/bin/python"
 JARGON = "/opt/bitnet/models/jargon"
-# The record as the faulty step leaves it: of the file that it made. The figures of the held-out text stay the trained weights'.
+# The record as the faulty step leaves it: of the file that it made; the held-out text's figures stay right.
 RECORD = (
     f"cd {JARGON} && sed --in-place s/$(sha256sum <right.gguf | cut -c 1-64)/$(sha256sum <model.gguf | cut -c 1-64)/ "
     "model.json && rm right.gguf"
@@ -68,9 +68,8 @@ def image_with(site: Site, fault: str) -> str:
 def test_a_wrong_release_meets_no_client(traffic: Traffic, fault: str) -> None:
     image = image_with(traffic.site, fault)
     before = traffic.info()
-    with traffic.clients() as answers:
-        with pytest.raises(AssertionError) as failed:
-            traffic.site.make("rollout", f"-e bitnet_image={image}")
+    with traffic.clients() as answers, pytest.raises(AssertionError) as failed:
+        traffic.site.make("rollout", f"-e bitnet_image={image}")
     assert re.search(STOPPED_BY[fault], str(failed.value)), str(failed.value)[-4000:]
     assert set(answers) == {200}, answers
     after = traffic.info()

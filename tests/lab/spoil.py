@@ -1,7 +1,7 @@
 # Copyright (c) 2026, bitnet.devops contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes what a gate has to find. Runs in a container of the workload's image: docker exec -i NAME PYTHON - ... <spoil.py
+"""Makes what a gate has to find, in a container of the workload's image: docker exec -i NAME PYTHON - ... <spoil.py
 
 spoil.py kernels FOLDER             another instruction in place of the products of bytes, in each library of kernels
 spoil.py scales MODEL TARGET NAME   the scales of the rows of that tensor with the other sign
@@ -21,11 +21,11 @@ WRONG = (
     # VPMADDUBSW becomes VPMULHRSW.
     (re.compile(rb"\xc4[\x02\x22\x42\x62\x82\xa2\xc2\xe2].\x04", re.DOTALL), 3, 0x0F),
     # VPDPBUSD takes one factor from the neighbour of its register.
-    (re.compile(rb"\x62[\x02-\xf2][\x05\x0d\x15\x1d\x25\x2d\x35\x3d\x45\x4d\x55\x5d\x65\x6d\x75\x7d].\x50", re.DOTALL), 2, 0x08),
+    (re.compile(rb"\x62[\x02-\xf2][" + re.escape(bytes(range(5, 128, 8))) + rb"].\x50", re.DOTALL), 2, 0x08),
 )  # fmt: skip
 
 
-def executable(content: bytes) -> tuple[int, int]:
+def executable(content: bytearray) -> tuple[int, int]:
     """Where the code of an ELF-64 file begins and ends (the loaded segment with the execute bit)."""
     table, size, count = struct.unpack_from("<Q", content, 32)[0], *struct.unpack_from("<HH", content, 54)
     for number in range(count):

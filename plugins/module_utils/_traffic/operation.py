@@ -115,3 +115,11 @@ def journal_entry(operation: Operation, outcome: str, at: str, reason: str = "")
     for transient in ("holder", "beat", "paused", "phase"):
         document.pop(transient)
     return {**document, "outcome": outcome, "ended": at, "reason": reason}
+
+
+def never_took_over(release: str, operation: Operation | None, entries: t.Iterable[t.Mapping[str, t.Any]]) -> bool:
+    """Whether all that is known of a release is that it was prepared, weighted or taken back."""
+    known = [str(entry.get("outcome")) for entry in entries if entry.get("release") == release]
+    if operation and operation.release == release:
+        known.append("switched" if operation.phase == "committed" else "open")
+    return bool(known) and not {"switched", "rolled back"} & set(known)

@@ -39,7 +39,8 @@ class Wish:
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What is there. C(draining) counts connections of the slot that would be drained."""
+    """What is there. C(draining) counts connections of the slot that would be drained; C(untried) says that the wished
+    release has never taken over."""
 
     routing: Routing
     slots: t.Mapping[str, Slot]
@@ -47,6 +48,7 @@ class Seen:
     frozen: Frozen | None = None
     routers_agree: bool = True
     draining: int = 0
+    untried: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +143,12 @@ def plan(wish: Wish, seen: Seen) -> Plan:
     """The steps of an action on what is there."""
     check(wish)
     refuse_frozen(wish.action, seen.frozen)
+    if wish.action == "rollback" and seen.frozen and seen.untried:
+        raise Refused(
+            f"release: {wish.release} has never taken over, and the environment is frozen by {seen.frozen.by} since "
+            f"{seen.frozen.since} ({seen.frozen.reason}): under a freeze a rollback goes back to what has been active "
+            "only; thaw it first (action=thaw), and bring the release with action=switch"
+        )
     target = target_of(wish, seen)
     steps, after = _BUILD[wish.action](wish, target, seen)
     if not (steps or seen.routers_agree or seen.operation) and wish.action in ("switch", "rollback"):

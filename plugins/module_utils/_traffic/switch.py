@@ -21,7 +21,7 @@ import typing as t
 
 from .._swarm.client import Conflict, DockerFailed
 from .edge import EdgeFailed
-from .operation import Holder, Operation, journal_entry
+from .operation import Holder, Operation, journal_entry, never_took_over
 from .plan import Plan, Refused, Seen, Wish, check, plan
 from .routing import Frozen, Router, Routing
 from .swarm import State, process_life, process_start
@@ -35,6 +35,8 @@ _POLL = 0.1
 _ATTEMPTS = 8
 _CLIENT_SECONDS = 10.0
 _CLIENT_TIMES = 5
+_HISTORY = 100
+"""So many entries of the journal are looked through for what a release has done."""
 
 
 class Lost(Refused):
@@ -57,6 +59,7 @@ class Driver(t.Protocol):
     def scale(self, slot: str, replicas: int) -> None: ...
     def living(self, slot: str) -> int: ...
     def record(self, entry: dict[str, t.Any]) -> None: ...
+    def journal(self, most: int) -> list[dict[str, t.Any]]: ...
 
 
 class Clock:
@@ -128,7 +131,12 @@ class _Run:
         wish = self.wish
         idle = wish.slot or state.routing.idle
         draining = sum(router.connections.get(idle, 0) for router in routers)
-        seen = Seen(state.routing, state.slots, state.operation, state.frozen, agree, draining)
+        untried = (
+            wish.action == "rollback"
+            and state.frozen is not None
+            and never_took_over(wish.release, state.operation, self.driver.journal(_HISTORY))
+        )
+        seen = Seen(state.routing, state.slots, state.operation, state.frozen, agree, draining, untried)
         return state, routers, plan(wish, seen)
 
     def run(self, act: bool) -> Outcome:

@@ -154,6 +154,9 @@ class World:
         if not any(found["id"] == entry["id"] for found in self.entries):
             self._effect("record", lambda: self.entries.append(entry))
 
+    def journal(self, most: int) -> list[dict[str, Any]]:
+        return self.entries[::-1][:most]
+
     # -- shortcuts
 
     def run(self, action: str, *, act: bool = True, **options: Any) -> switch.Outcome:
@@ -262,6 +265,23 @@ def test_pause_resume_and_freeze(world: World) -> None:
     world.run("abort")
     world.run("thaw")
     world.run("switch", release=NEW)
+    assert world.settled("green")
+
+
+def test_a_freeze_lets_back_only_to_what_has_been_active(world: World) -> None:
+    world.run("prepare", release=NEW)
+    world.run("freeze", reason="closing", asked_by="carol")
+    with pytest.raises(Refused, match=f"{NEW} has never taken over, .*frozen by carol"):
+        world.run("rollback", release=NEW)
+    world.run("abort")
+    with pytest.raises(Refused, match="never taken over"):
+        world.run("rollback", release=NEW)
+    world.run("thaw")
+    world.run("switch", release=NEW)
+    world.run("freeze", reason="closing", asked_by="carol")
+    world.run("rollback", release=OLD)
+    assert world.settled("blue"), "what was there before the first switch has no entry, and has been active"
+    world.run("rollback", release=NEW)
     assert world.settled("green")
 
 

@@ -217,6 +217,7 @@ def check_stripped() -> None:
 
 
 def check_taken() -> None:
+    assert int(say("show info").split("Uptime_sec: ")[1].split()[0]) > 3, "nothing was restarted or reloaded for it"
     probe = {"Authorization": "Bearer " + Path("/var/lib/bitnet/environments/local/tokens/probe").read_text().strip()}
     assert routing() == ["active green", "share 0", "hold 0"], routing()
     assert ask(probe, slot("blue")).slot == "blue"

@@ -10,6 +10,7 @@ import csv
 import os
 import re
 import socket
+import stat
 import time
 import typing as t
 from pathlib import Path
@@ -19,11 +20,19 @@ from .routing import SLOTS, BadRecord, Router, Routing, routing_of_map
 MAP = "/run/bitnet-edge/routing.map"
 """The map's path as HAProxy knows it; on the host the file lies in the edge's folder."""
 
+TESTERS = "/run/bitnet-edge/testers.acl"
+
 _LARGEST = 4 << 20
+_TOGETHER = 50
+"""So many commands fit into a line that HAProxy reads."""
 
 
 class EdgeFailed(Exception):
     """The edge did not do what it was told, or cannot be asked; the text is for a person."""
+
+
+class NotRunning(EdgeFailed):
+    """No edge listens here."""
 
 
 class Edge:
@@ -60,7 +69,8 @@ class Edge:
                 f"{self.timeout:g} s"
             ) from None
         except OSError as error:
-            raise EdgeFailed(f"edge {self.name}: {path}: {error.strerror or error}") from error
+            failure = NotRunning if isinstance(error, (FileNotFoundError, ConnectionRefusedError)) else EdgeFailed
+            raise failure(f"edge {self.name}: {path}: {error.strerror or error}") from error
         raise EdgeFailed(f"edge {self.name}: HAProxy's answer to {command.split(maxsplit=1)[0]!r} does not end")
 
     def routing(self) -> Routing:
@@ -85,36 +95,71 @@ class Edge:
 
     def reserve(self, routing: Routing) -> None:
         """Write the next map file beside the present one: a full disk is met before anything is decided."""
-        try:
-            with (self.folder / "routing.map.next").open("w", encoding="ascii") as handle:
-                os.fchmod(handle.fileno(), 0o600)
-                handle.write(routing.map_text())
-                handle.flush()
-                os.fsync(handle.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                (self.folder / "routing.map.next").unlink()
-            raise EdgeFailed(
-                f"edge {self.name}: {self.folder}/routing.map.next cannot be written ({error.strerror}); 'df "
-                f"{self.folder}' shows more"
-            ) from error
+        self._write("routing.map.next", routing.map_text())
 
     def set(self, routing: Routing) -> None:
         """File first, so that a reload reads what the running process is told next; then all keys at once."""
         self.reserve(routing)
+        self._publish("routing.map")
+        self._tell("map", MAP, [f"{key} {value}" for key, value in routing.entries().items()])
+
+    def testers_listed(self) -> list[str] | None:
+        """The hashes in the file, which an edge reads when it begins; None where no file is, or others read it."""
+        path = self.folder / "testers.acl"
         try:
-            (self.folder / "routing.map.next").replace(self.folder / "routing.map")
+            if stat.S_IMODE(path.stat().st_mode) != 0o600:
+                return None
+            return path.read_text(encoding="ascii").split()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise EdgeFailed(f"edge {self.name}: {path} cannot be read ({error})") from error
+
+    def testers_known(self) -> list[str]:
+        """The hashes that the running process has in memory."""
+        lines = self.ask(f"show acl {TESTERS}").splitlines()
+        return sorted(line.split()[1] for line in lines if line.startswith("0x"))
+
+    def set_testers(self, hashes: t.Sequence[str], running: bool) -> None:
+        self._write("testers.acl.next", "".join(f"{text}\n" for text in hashes))
+        self._publish("testers.acl")
+        if running:
+            self._tell("acl", TESTERS, hashes)
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        try:
+            with path.open("w", encoding="ascii") as handle:
+                os.fchmod(handle.fileno(), 0o600)
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
         except OSError as error:
-            raise EdgeFailed(f"edge {self.name}: {self.folder}/routing.map: {error.strerror}") from error
-        said = self.ask(f"prepare map {MAP}")
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise EdgeFailed(
+                f"edge {self.name}: {path} cannot be written ({error.strerror}); 'df {self.folder}' shows more"
+            ) from error
+
+    def _publish(self, name: str) -> None:
+        try:
+            (self.folder / f"{name}.next").replace(self.folder / name)
+        except OSError as error:
+            raise EdgeFailed(f"edge {self.name}: {self.folder}/{name}: {error.strerror}") from error
+
+    def _tell(self, kind: str, path: str, entries: t.Sequence[str]) -> None:
+        """Replace a map or an ACL of the running process in one step."""
+        said = self.ask(f"prepare {kind} {path}")
         found = re.search(r"New version created: (\d+)", said)
         if not found:
-            raise EdgeFailed(f"edge {self.name}: HAProxy did not prepare the map: {said.strip()}")
+            raise EdgeFailed(f"edge {self.name}: HAProxy did not prepare the {kind}: {said.strip()}")
         version = found[1]
-        commands = [f"add map @{version} {MAP} {key} {value}" for key, value in routing.entries().items()]
-        said = self.ask(" ; ".join([*commands, f"commit map @{version} {MAP}"]))
-        if said.strip():
-            raise EdgeFailed(f"edge {self.name}: HAProxy did not take the map: {said.strip()}")
+        commands = [f"add {kind} @{version} {path} {entry}" for entry in entries]
+        commands.append(f"commit {kind} @{version} {path}")
+        for start in range(0, len(commands), _TOGETHER):
+            said = self.ask(" ; ".join(commands[start : start + _TOGETHER]))
+            if said.strip():
+                raise EdgeFailed(f"edge {self.name}: HAProxy did not take the {kind}: {said.strip()}")
 
 
 def counts(statistics: str) -> tuple[dict[str, int], dict[str, int]]:

@@ -178,6 +178,28 @@ def test_playbooks_switch_and_rollback(traffic: Traffic) -> None:
         traffic.site.make("rollback", "-e bitnet_release=000000000000")
 
 
+def test_a_rollback_brings_no_token_back(traffic: Traffic) -> None:
+    def status(token: str) -> str:
+        ask = f"curl -s -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer {token}' http://127.0.0.1:8080/v1/models"
+        return traffic.site.shell(ask)
+
+    def tokens(token: str) -> str:
+        return f'{ANOTHER} -e \'{{"bitnet_api_tokens": {{"alice": "{token}"}}}}\''
+
+    one, two = "the-first-token-of-alice", "the-second-token-of-alice"
+    assert "failed=0" in traffic.rollout(tokens(one))
+    assert status(one) == "200"
+    with traffic.clients() as answers:
+        assert "failed=0" in traffic.rollout(tokens(two))
+    assert list(answers) == [200]
+    assert (status(one), status(two)) == ("401", "200")
+    traffic.switch("rollback", release=traffic.releases()[traffic.idle], slot=traffic.idle)
+    assert (status(one), status(two)) == ("401", "200")
+    assert "changed=0" in traffic.rollout(tokens(two))
+    assert "failed=0" in traffic.rollout(ANOTHER)
+    assert (status(one), status(two)) == ("401", "401")
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -450,3 +450,22 @@ def test_without_room_for_both_slots_requests_wait(traffic: Traffic) -> None:
     assert (info["slots"][active]["replicas"], info["slots"][idle]["running"]) == (0, 1)
     assert set(answers) <= {200, 503}, answers
     assert answers[503] == 0 or result["seconds"]["held"] > 5
+
+
+def test_without_room_a_bad_release_gives_way_to_the_one_before(traffic: Traffic) -> None:
+    active, releases = traffic.active, traffic.releases()
+    traffic.site.shell("printf -- '- ansible.builtin.command: /bin/false\n' > /tmp/gate.yml")
+    bad = {
+        "swarm_rollout_configuration": {"context": 512, "parallel": 2},
+        "swarm_rollout_overlap": False,
+        "swarm_rollout_gates_after": ["/tmp/gate.yml"],
+    }
+    with traffic.clients(2) as answers, pytest.raises(AssertionError, match="did not take over"):
+        traffic.rollout("-e '" + json.dumps(bad) + "'")
+    assert traffic.active == active
+    assert traffic.settled()
+    info = traffic.info()
+    assert info["slots"][active]["release"] == releases[active]
+    assert info["slots"][active]["running"] == 1
+    assert set(answers) <= {200, 503}, answers
+    assert [entry["outcome"] for entry in info["journal"][:2]] == ["rolled back", "switched"]

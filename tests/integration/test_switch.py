@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -164,6 +165,33 @@ def test_a_gate_that_fails_after_the_switch_takes_traffic_back(traffic: Traffic)
     assert traffic.active == active
     assert traffic.settled()
     assert [entry["outcome"] for entry in traffic.info()["journal"][:2]] == ["rolled back", "switched"]
+
+
+def test_a_gate_that_never_returns_meets_its_deadline(traffic: Traffic) -> None:
+    active = traffic.active
+    traffic.site.shell("printf -- '- ansible.builtin.command: sleep 3600\n' > /tmp/gate.yml")
+    gate = '{"swarm_rollout_gates_before": ["/tmp/gate.yml"], "swarm_rollout_gate_seconds": 10}'
+    began = time.monotonic()
+    with pytest.raises(AssertionError, match="did not take over"):
+        traffic.rollout(f"{ANOTHER} -e '{gate}'")
+    assert time.monotonic() - began < 240
+    assert traffic.active == active
+    assert traffic.settled()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("playbook", ["switch", "rollback"])
+@pytest.mark.parametrize("after", [0, 0.4, 0.8, 1.2, 1.6])
+def test_a_playbook_that_is_killed_is_finished_by_the_next(traffic: Traffic, playbook: str, after: float) -> None:
+    release = f"-e bitnet_release={traffic.releases()[traffic.idle]}"
+    target = traffic.idle
+    task = {"switch": r"TASK \[.*Send new requests", "rollback": r"TASK \[.*Make the slot active"}[playbook]
+    with traffic.clients() as answers:
+        assert traffic.site.kill_during(playbook, task, release, after=after)
+        assert "failed=0" in traffic.site.make(playbook, release)
+    assert set(answers) == {200}, answers
+    assert traffic.active == target
+    assert traffic.settled()
 
 
 def test_playbooks_switch_and_rollback(traffic: Traffic) -> None:
@@ -362,6 +390,50 @@ def test_an_edge_that_is_killed_during_a_switch_comes_back_right(traffic: Traffi
     assert traffic.active == target
 
 
+def test_the_gap_that_a_killed_edge_leaves(traffic: Traffic) -> None:
+    """Docker starts another; the shortest of three gaps, since what else the machine does lengthens them."""
+    active, gaps = traffic.active, []
+    for _unused in range(3):
+        seen: list[tuple[float, str]] = []
+        end = threading.Event()
+        asking = threading.Thread(target=ask_until, args=(traffic, seen, end))
+        asking.start()
+        time.sleep(1)
+        traffic.site.shell(
+            "sudo docker kill $(sudo docker ps -q --filter label=com.docker.swarm.service.name=bitnet-local-edge)"
+        )
+        began = len(seen)
+        deadline = time.monotonic() + 60
+        while not [slot for _at, slot in seen[began:] if slot][5:]:
+            assert time.monotonic() < deadline, seen[-5:]
+            time.sleep(0.1)
+        end.set()
+        asking.join()
+        right = [at for at, slot in seen if slot == active]
+        assert {slot for _at, slot in seen} <= {active, ""}, "no other slot ever answered"
+        gaps.append(max(later - earlier for earlier, later in pairwise(right)))
+        time.sleep(3)
+    assert min(gaps) < 2, gaps
+
+
+def ask_until(traffic: Traffic, seen: list[tuple[float, str]], end: threading.Event) -> None:
+    """The slot that answered a tester, and when; '' where nothing did."""
+    token = traffic.site.shell("sudo cat /var/lib/bitnet/environments/local/tokens/probe").strip()
+    while not end.is_set():
+        connection = http.client.HTTPConnection(traffic.site.machine.address, 8080, timeout=1)
+        try:
+            connection.request("GET", "/ready", headers={"Authorization": f"Bearer {token}"})
+            response = connection.getresponse()
+            response.read()
+            slot = response.getheader("X-Bitnet-Slot", "") if response.status == 200 else ""
+        except (OSError, http.client.HTTPException):
+            slot = ""
+        finally:
+            connection.close()
+        seen.append((time.monotonic(), slot))
+        time.sleep(0.02)
+
+
 def test_a_socket_that_hangs_meets_its_deadline_before_anything_is_decided(traffic: Traffic) -> None:
     active = traffic.active
     target = {"blue": "green", "green": "blue"}[active]
@@ -414,10 +486,14 @@ def test_an_idle_slot_that_dies_between_gate_and_switch(traffic: Traffic) -> Non
     assert traffic.switch("switch", slot=idle)["routing"]["active"] == idle
 
 
-def test_an_active_slot_that_dies_is_no_obstacle(traffic: Traffic) -> None:
+@pytest.mark.parametrize("after", [0, 0.9], ids=["before", "during"])
+def test_an_active_slot_that_dies_is_no_obstacle(traffic: Traffic, after: float) -> None:
     active = traffic.active
     idle = {"blue": "green", "green": "blue"}[active]
-    traffic.site.shell(f"sudo docker service scale --detach bitnet-local-{active}=0")
+    traffic.site.shell(
+        f"(sleep {after}; sudo docker service scale --detach bitnet-local-{active}=0) >/dev/null 2>&1"
+        + (" &" if after else "")
+    )
     result = traffic.switch("switch", slot=idle, timeout=30)
     assert result.get("routing", {}).get("active") == idle, result
     traffic.site.shell(f"sudo docker service scale --detach bitnet-local-{active}=1")

@@ -49,6 +49,14 @@ class Operation:
             steps = (steps[0], *steps[-_MOST_STEPS + 1 :])
         return dataclasses.replace(self, steps=steps)
 
+    def with_what_others_wrote(self, found: Operation | None) -> Operation:
+        """A pause or its end, which somebody may write while another holds the operation."""
+        if found is None:
+            return dataclasses.replace(self, paused="")
+        others = [step for step in found.steps if step["step"] in ("pause", "resume") and step not in self.steps]
+        steps = tuple(sorted((*others, *self.steps), key=lambda step: str(step["at"]))) if others else self.steps
+        return dataclasses.replace(self, paused=found.paused, steps=steps)
+
     def document(self) -> dict[str, t.Any]:
         document = {"schema": SCHEMA, **dataclasses.asdict(self)}
         document["steps"] = [dict(step) for step in self.steps]

@@ -354,8 +354,7 @@ class _Run:
         """Compare-and-set under the lease: whoever has lost it changes nothing."""
         for _attempt in range(_ATTEMPTS):
             state = self._require_lease()
-            paused = state.operation.paused if state.operation else ""
-            mine = dataclasses.replace(operation or self._open(), paused=paused)
+            mine = (operation or self._open()).with_what_others_wrote(state.operation)
             try:
                 self.driver.write(state, routing or state.routing, None if end else mine, state.frozen)
             except Conflict:

@@ -268,6 +268,27 @@ def test_pause_resume_and_freeze(world: World) -> None:
     assert world.settled("green")
 
 
+def test_a_pause_while_somebody_holds_the_operation_stays_in_its_history(world: World) -> None:
+    world.run("prepare", release=NEW)
+    world.slots["green"] = dataclasses.replace(world.slots["green"], running=0)
+    sleep, slept = world.clock.sleep, []
+
+    def others_act(seconds: float) -> None:
+        sleep(seconds)
+        slept.append(seconds)
+        if len(slept) == 3:
+            world.run("pause", reason="lunch", asked_by="bob")
+        elif len(slept) == 6:
+            world.run("resume", asked_by="bob")
+            world.slots["green"] = dataclasses.replace(world.slots["green"], running=1)
+
+    world.clock.sleep = others_act  # type: ignore[method-assign]
+    world.run("switch", release=NEW)
+    assert world.settled("green")
+    steps = [step["step"] for step in world.entries[0]["steps"]]
+    assert steps.index("pause") < steps.index("resume") < steps.index("green active")
+
+
 def test_a_freeze_lets_back_only_to_what_has_been_active(world: World) -> None:
     world.run("prepare", release=NEW)
     world.run("freeze", reason="closing", asked_by="carol")

@@ -16,9 +16,8 @@ description:
   - Says which slot is active, what the slots hold, what each edge really does, which operation is open, and what the
     journal has.
   - Run it on a manager that runs the edge.
-requirements:
-  - "Docker SDK for Python 5.0.3 or newer on the target (Debian and Ubuntu: python3-docker)"
-  - "Docker 20.10 or newer, HAProxy 2.4 or newer in the edge (role bitnet.devops.traffic)"
+extends_documentation_fragment:
+  - bitnet.devops.traffic
 attributes:
   check_mode:
     support: full
@@ -30,21 +29,10 @@ attributes:
     support: full
     description: Only looks.
 options:
-  environment:
-    description: Name of the environment.
-    type: str
-    default: local
   journal:
     description: How many entries of the journal are wanted, the newest first.
     type: int
     default: 10
-  state_dir:
-    description: Where the roles keep their state on the target.
-    type: path
-    default: /var/lib/bitnet
-  docker_host:
-    description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
-    type: str
 seealso:
   - module: bitnet.devops.traffic_switch
 """

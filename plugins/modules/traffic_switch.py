@@ -22,9 +22,8 @@ description:
   - A switch ends when each edge says that it routes as decided and a client at the published port has seen it. The
     ended operation becomes an entry of the journal, a config of the Swarm.
   - Run it on a manager that runs the edge.
-requirements:
-  - "Docker SDK for Python 5.0.3 or newer on the target (Debian and Ubuntu: python3-docker)"
-  - "Docker 20.10 or newer, HAProxy 2.4 or newer in the edge (role bitnet.devops.traffic)"
+extends_documentation_fragment:
+  - bitnet.devops.traffic
 attributes:
   check_mode:
     support: full
@@ -36,10 +35,6 @@ attributes:
     support: full
     description: What is routed as asked already is left alone.
 options:
-  environment:
-    description: Name of the environment.
-    type: str
-    default: local
   action:
     description:
       - V(prepare) opens the operation for O(release) on the idle slot and drains it, so that it can be replaced.
@@ -98,14 +93,6 @@ options:
     description: Why. Required for V(freeze) and V(pause).
     type: str
     default: ""
-  state_dir:
-    description:
-      - Where the roles keep their state on the target. The edge's runtime socket and the probe token are below it.
-    type: path
-    default: /var/lib/bitnet
-  docker_host:
-    description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
-    type: str
 seealso:
   - module: bitnet.devops.traffic_info
   - module: bitnet.devops.traffic_gate

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -74,6 +75,11 @@ class Move:
     @property
     def seconds(self) -> float:
         return self.ended - self.begun
+
+    def said_seconds(self, name: str) -> float | None:
+        """What traffic_switch says of itself (its return value `seconds`), where the command printed that."""
+        found = re.search(rf'"{name}": ([0-9.]+)', self.said)
+        return float(found[1]) if found else None
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,16 @@ def markdown(results: list[Result], skipped: dict[str, str]) -> str:
             lines.append(f"| {result.subject.name} | {kind} | " + " | ".join(row) + " |")
     lines.append("")
     lines += [f"{result.subject.name}: {result.verdict.sentence()}" for result in results]
+    for result in results:
+        total, to_client = (
+            [said for move in result.moves if (said := move.said_seconds(name)) is not None]
+            for name in ("total", "to_client")
+        )
+        if total:
+            lines.append(
+                f"{result.subject.name}: traffic_switch itself took {worst(total)} s at worst; from its decision to "
+                f"the first client on the new slot {worst(to_client)} s"
+            )
     lines += [f"{name}: not run, {reason}" for name, reason in skipped.items()]
     return "\n".join(lines)
 

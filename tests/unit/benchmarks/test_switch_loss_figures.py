@@ -132,7 +132,9 @@ def test_table_json_and_plot(tmp_path, broken):
     result = result_of(
         Outcome.COMPLETE, Outcome.COMPLETE, Outcome.LOST if broken else Outcome.COMPLETE, Outcome.REFUSED
     )
+    result.moves[0].said = '{"changed": true, "seconds": {"to_client": 0.21, "total": 0.734}}'
     text = report.markdown([result], {"traefik-file": "it is not installed"})
+    assert "traffic_switch itself took 0.73 s at worst" in text
     assert ("NOT PROVED" in text) is broken
     assert f"| switch | 1 | 3 | {2 if broken else 3} | 0 | {int(broken)} | 0 | 0 | 0 | 1 |" in text
     assert "traefik-file: not run, it is not installed" in text

@@ -88,6 +88,26 @@ options:
           - By default the one with the layout of C(ik_llama.cpp), wherever it lies; without such, the topmost folder
             with a C(CMakeLists.txt).
         type: str
+      patches:
+        description:
+          - Texts of the source to replace before it is built. They take part in the hash.
+          - A text that is not there exactly once is refused.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path:
+            description: The file, below the folder that is built.
+            type: str
+            required: true
+          find:
+            description: The text, as it stands there.
+            type: str
+            required: true
+          replace:
+            description: What takes its place.
+            type: str
+            required: true
   variants:
     description: Names of the variants to build. An unknown name is refused with the list of known ones.
     type: list
@@ -288,6 +308,12 @@ def argument_spec() -> dict:
                 "url": {"type": "dict", "options": {"url": text, "sha256": text}},
                 "path": {"type": "path"},
                 "subdir": {"type": "str"},
+                "patches": {
+                    "type": "list",
+                    "elements": "dict",
+                    "default": [],
+                    "options": {"path": text, "find": text, "replace": text},
+                },
             },
         },
         "variants": {**names, "required": True},

@@ -241,6 +241,39 @@ def wait_for_verdict(container: Container, arguments: list[str]) -> tuple[int, A
         time.sleep(0.5)
 
 
+MIXED = """
+import json, random, sys
+from pathlib import Path
+from swarm_intelligence.engine_run import running
+jargon = Path(sys.argv[2])
+prompts = [entry["prompt"] for entry in json.loads((jargon / "model.json").read_text())["known_answer"]]
+text = (jargon / "held-out.txt").read_text()
+random.seed(1)
+def distribution(engine, prompt, cached):
+    body = {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": 20, "cache_prompt": cached}
+    found = json.loads(engine._post("/completion", body))["completion_probabilities"][0]["probs"]
+    return {entry["tok_str"]: entry["prob"] for entry in found}
+wrong = 0
+with running(Path("/opt/bitnet/kernels"), sys.argv[1], jargon / "model.gguf", parallel=2, context=4096) as engine:
+    right = {prompt: distribution(engine, prompt, False) for prompt in prompts}
+    for number in range(500):
+        start = random.randrange(len(text) - 300)
+        other = distribution(engine, text[start : start + random.randint(3, 250)], number % 2 == 0)
+        prompt = prompts[number % len(prompts)]
+        found = distribution(engine, prompt, number % 3 == 0)
+        close = all(abs(found.get(token, 9) - value) < 0.005 for token, value in list(right[prompt].items())[:3]
+                    ) if None not in found.values() else False
+        wrong += None in other.values() or not close
+print(wrong)
+"""
+
+
+def test_prompts_of_several_slots_do_not_disturb_each_other(container: Container, runnable: str) -> None:
+    """The engine as packaged gets some in a hundred wrong (image_build_kernel_patches)."""
+    done = container.run(PYTHON, "-c", MIXED, runnable, JARGON)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
 def test_raw_i2s_is_not_served(container: Container) -> None:
     container.ok("model", "synthetic", "--type", "i2_s", "--output", "/tmp/unserved/model.gguf")
     done = container.run(

@@ -18,7 +18,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 from urllib.parse import urlsplit
@@ -33,6 +33,15 @@ BUILD_INFO = {"BUILD_NUMBER": "0", "BUILD_COMMIT": "", "BUILD_COMPILER": "see ma
 
 
 @dataclass(frozen=True)
+class Patch:
+    """A text that stands once in a file of the source, and what takes its place."""
+
+    path: str
+    find: str
+    replace: str
+
+
+@dataclass(frozen=True)
 class Source:
     """One source; content is its SHA-256 or commit."""
 
@@ -42,18 +51,28 @@ class Source:
     content: str
     subdir: str
     location: str = ""
+    patches: tuple[Patch, ...] = ()
 
     def identity(self) -> dict[str, str]:
-        """What takes part in the hash: the content, wherever it came from."""
-        return {"content": self.content, "subdir": self.subdir}
+        """What takes part in the hash: the content, wherever it came from, and what is changed in it."""
+        return {"content": self.content, "subdir": self.subdir, **self._patched()}
 
     def described(self) -> dict[str, str]:
         """What the manifest says."""
-        return {"kind": self.kind, "name": self.name, "version": self.version, "sha256": self.content}
+        described = {"kind": self.kind, "name": self.name, "version": self.version, "sha256": self.content}
+        return {**described, **self._patched()}
+
+    def _patched(self) -> dict[str, str]:
+        return {"patches": _digest(self.patches)} if self.patches else {}
 
     @property
     def folder(self) -> str:
-        return hashlib.sha256(f"{self.content} {self.subdir}".encode()).hexdigest()[:16]
+        return hashlib.sha256(" ".join(self.identity().values()).encode()).hexdigest()[:16]
+
+
+def _digest(patches: tuple[Patch, ...]) -> str:
+    parts = [text for patch in patches for text in (patch.path, patch.find, patch.replace)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def without_secrets(url: str) -> str:
@@ -71,6 +90,16 @@ def _sha256(option: str, value: str) -> str:
 
 def resolve(source: dict[str, Any], tree_hash: Callable[[str], str]) -> Source:
     """The source that the option names. Only a path is read; nothing is fetched."""
+    patches = tuple(Patch(entry["path"], entry["find"], entry["replace"]) for entry in source.get("patches") or ())
+    for patch in patches:
+        if Path(patch.path).is_absolute() or ".." in Path(patch.path).parts:
+            raise KernelError(f"source.patches: {patch.path!r} leads out of the source; name a file below it")
+        if not patch.find:
+            raise KernelError(f"source.patches: 'find' is empty for {patch.path!r}; give the text to replace")
+    return replace(_resolve(source, tree_hash), patches=patches)
+
+
+def _resolve(source: dict[str, Any], tree_hash: Callable[[str], str]) -> Source:
     subdir = (source.get("subdir") or "").strip("/")
     if ".." in subdir.split("/"):
         raise KernelError(f"source.subdir: {subdir!r} leads out of the source")
@@ -313,6 +342,24 @@ def complete(root: Path) -> None:
     script.write_text("# build-info.cpp was written when the source was unpacked.\n", encoding="utf-8")
 
 
+def apply(patches: tuple[Patch, ...], root: Path) -> None:
+    """Replaces each text; one that is not there exactly once is refused, since something else would be built."""
+    for patch in patches:
+        try:
+            text = (root / patch.path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise KernelError(
+                f"source.patches: the source has no {patch.path}; correct the path, or leave the patch out"
+            ) from None
+        found = text.count(patch.find)
+        if found != 1:
+            raise KernelError(
+                f"source.patches: {patch.path} holds {patch.find.strip()[:80]!r} {found} times, not once; the patch is "
+                "for another version, so leave it out, or write it anew"
+            )
+        (root / patch.path).write_text(text.replace(patch.find, patch.replace), encoding="utf-8")
+
+
 def make_readable(root: Path) -> None:
     """For the builder container's user, whatever the umask was."""
     root.chmod(0o755)
@@ -348,6 +395,7 @@ def prepare(source: Source, work: Path, target: Path, timeout: float, tools: Too
         unpack(archive, tree, f"source.{source.kind}: {source.name}")
     root = find_root(tree, source.subdir)
     complete(root)
+    apply(source.patches, root)
     make_readable(root)
     target.parent.mkdir(parents=True, exist_ok=True)
     root.rename(target)

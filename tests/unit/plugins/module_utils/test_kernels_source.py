@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -128,6 +129,41 @@ def test_missing_build_information_is_supplied(tmp_path):
     source.complete(tmp_path)
     assert (tmp_path / "common" / "build-info.cpp").read_text() == 'int N = 0; char *C = "";'
     assert (tmp_path / "common" / "cmake" / "build-info-gen-cpp.cmake").is_file()
+
+
+def test_a_patch_changes_the_source_and_its_identity(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "CMakeLists.txt").write_text("project(x)\n")
+    (folder / "a.cpp").write_text("int f() { return last(cells, 32); }\n")
+    patch = {"path": "a.cpp", "find": "last(cells, 32)", "replace": "last(cells)"}
+    plain, patched = resolve(path=str(folder)), resolve(path=str(folder), patches=[patch])
+    assert plain.identity() != patched.identity()
+    assert plain.folder != patched.folder
+    assert "patches" in patched.described()
+    tree = prepared(patched, tmp_path)
+    assert (tree / "a.cpp").read_text() == "int f() { return last(cells); }\n"
+    assert "32" in (folder / "a.cpp").read_text(), "the user's own folder is left alone"
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        ({"path": "a.cpp", "find": "nowhere"}, "a.cpp holds 'nowhere' 0 times, not once"),
+        ({"path": "a.cpp", "find": "a"}, "a.cpp holds 'a' 2 times, not once"),
+        ({"path": "b.cpp", "find": "a"}, "the source has no b.cpp"),
+        ({"path": "../b.cpp", "find": "a"}, "leads out of the source"),
+        ({"path": "/b.cpp", "find": "a"}, "leads out of the source"),
+        ({"path": "a.cpp", "find": ""}, "'find' is empty"),
+    ],
+)
+def test_a_patch_that_does_not_fit_is_refused(tmp_path, patch, message):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "CMakeLists.txt").write_text("project(x)\n")
+    (folder / "a.cpp").write_text("a a\n")
+    with pytest.raises(KernelError, match=re.escape(message)):
+        prepared(resolve(path=str(folder), patches=[{"replace": "", **patch}]), tmp_path)
 
 
 def test_an_archive_is_prepared_whole(tmp_path):

@@ -241,7 +241,7 @@ class Orchestrator:
         """True once the engine has generated one token, False when it ended or took too long."""
         deadline = time.monotonic() + LOAD_SECONDS
         while time.monotonic() < deadline and not engine.ended.done():
-            if await asyncio.to_thread(_warm, self.settings.engine_port, self.settings.context):
+            if await asyncio.to_thread(_generates, self.settings.engine_port):
                 return not engine.ended.done()
             await asyncio.wait([engine.ended], timeout=0.2)
         return False
@@ -266,22 +266,11 @@ class Orchestrator:
 GENERATED = re.compile(rb'"tokens_predicted":\s*[1-9]')  # an answer can also end well without a token
 
 
-WARM_UP = (1, 2, 7, 33, 160)
-"""Prompt lengths: each takes another of the engine's kernels. The first long prompt after a start may come out wrong,
-in one start of 20 by 0.2 to 0.3 nats (ik_llama.cpp of ik-llama-cpp-python 0.1.5, two threads); no client's does."""
-
-
-def _warm(port: int, context: int) -> bool:
-    """Whether the engine generates a token, after each of several prompts."""
-    first = _generates(port, "Hello")
-    return first and all(_generates(port, [100] * length) for length in WARM_UP if length < context)
-
-
-def _generates(port: int, prompt: str | list[int]) -> bool:
+def _generates(port: int) -> bool:
     """Whether the engine generates a token (streamed: its bytes may be no UTF-8)."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        body = json.dumps({"prompt": prompt, "n_predict": 1, "stream": True, "cache_prompt": False})
+        body = json.dumps({"prompt": "Hello", "n_predict": 1, "stream": True, "cache_prompt": False})
         connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         return response.status == 200 and GENERATED.search(response.read()) is not None

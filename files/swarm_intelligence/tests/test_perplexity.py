@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from swarm_intelligence import perplexity
 from swarm_intelligence.engine_run import running
 from swarm_intelligence.gguf_check import check_servable, file_sha256, read_record
 from swarm_intelligence.gguf_file import F16, F32, IQ2_BN, GGUFFile, ModelError, write_gguf
-from swarm_intelligence.known_answer import token_text
+from swarm_intelligence.known_answer import NoAnswer, token_text
 from swarm_intelligence.reference import Reference, unpack
 from swarm_intelligence.tokenizer import Tokenizer
 
@@ -296,6 +297,19 @@ def test_no_data_is_inconclusive(kernels: Path, folder: Path, token: Path, run: 
     code, document, _unused = natively(run, kernels, folder)
     assert (code, document["verdict"]) == (4, "inconclusive")
     assert "no reference perplexity" in document["reason"]
+
+
+def test_the_deadline_is_for_all_positions(monkeypatch: pytest.MonkeyPatch, few: dict[str, Any], text: str) -> None:
+    def slow(_client: Any, _prompt: str) -> None:
+        time.sleep(0.3)
+        raise NoAnswer("busy")
+
+    monkeypatch.setattr(perplexity, "ask_one", slow)
+    began = time.monotonic()
+    finding = perplexity.ask("http://127.0.0.1:9", "token", few, text, deadline=0.5)
+    assert time.monotonic() - began < 3
+    assert finding.passed is None
+    assert "The deadline of 0.5 s was over at position 2" in finding.reason, finding.reason
 
 
 def test_not_a_number_is_no_pass() -> None:

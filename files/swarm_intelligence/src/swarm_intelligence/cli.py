@@ -176,7 +176,7 @@ def _perplexity(options: argparse.Namespace) -> int:
             raise ModelError("--token-file is needed with --url.")
         finding = perplexity.ask(
             options.url, known_answer.read_token(options.token_file), held_out, text,
-            tolerance=options.tolerance, deadline=options.deadline or 60,
+            tolerance=options.tolerance, deadline=options.deadline or 600,
             verify=str(options.ca_file) if options.ca_file else True,
         )  # fmt: skip
     document = finding.document()
@@ -347,9 +347,7 @@ def _add_perplexity(model: Any) -> None:
         "--tolerance", type=_share, metavar="SHARE", help="largest relative difference (default: the record's, 0.01)"
     )
     command.add_argument("--threads", type=_count, default=1, help="of the engine (default 1)")
-    command.add_argument(
-        "--deadline", type=_seconds, metavar="SECONDS", help="for all (default 600), with --url per position (60)"
-    )
+    command.add_argument("--deadline", type=_seconds, metavar="SECONDS", help="for all positions (default 600)")
 
 
 def _add_kernels(command: argparse.ArgumentParser, required: bool) -> None:

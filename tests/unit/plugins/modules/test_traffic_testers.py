@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,17 @@ ONE, TWO = "a" * 64, "B" * 64
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
-    (tmp_path / "environments" / "local" / "edge").mkdir(parents=True)
+def state():
+    with tempfile.TemporaryDirectory(prefix="bt-") as folder:  # short: a socket's path has 107 characters at most
+        yield Path(folder)
+
+
+@pytest.fixture
+def run(state, capsys):
+    (state / "environments" / "local" / "edge").mkdir(parents=True)
 
     def module(*hashes, check=False, **options):
-        arguments = {"sha256": list(hashes), "state_dir": str(tmp_path), **options, "_ansible_check_mode": check}
+        arguments = {"sha256": list(hashes), "state_dir": str(state), **options, "_ansible_check_mode": check}
         with patch_module_args(arguments), pytest.raises(SystemExit):
             traffic_testers.main()
         return json.loads(capsys.readouterr().out)
@@ -31,8 +38,8 @@ def run(tmp_path, capsys):
 
 
 @pytest.fixture
-def listed(tmp_path) -> Path:
-    return tmp_path / "environments" / "local" / "edge" / "testers.acl"
+def listed(state) -> Path:
+    return state / "environments" / "local" / "edge" / "testers.acl"
 
 
 def test_the_list_is_written_for_root_alone_and_once(run, listed):

@@ -64,7 +64,12 @@ class Traffic:
         return {name: slot["release"] for name, slot in self.info()["slots"].items()}
 
     def everything(self) -> str:
-        """All state that a switch could touch."""
+        """All state that a switch could touch, when Docker has ended what it was told before."""
+        self.site.shell(
+            "until ! sudo docker service inspect --format '{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}' "
+            "$(sudo docker service ls -q) | grep -q updating; do sleep 0.5; done",
+            timeout=60,
+        )
         return self.site.shell(
             "sudo docker service inspect $(sudo docker service ls -q) | grep -v UpdatedAt;"
             f" sudo docker config ls -q | sort; sudo sh -c 'cd {EDGE} && ls -l --time-style=full-iso && cat "

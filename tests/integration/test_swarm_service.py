@@ -359,7 +359,7 @@ def test_the_name_of_a_secret_is_keyed_and_its_value_in_no_result(lab):
 # Runs on the machine with the module's own code; another writer comes between its look and its write.
 CONFLICT = """
 import json, subprocess, sys
-sys.path.insert(0, "/root")
+sys.path.insert(0, "/opt")
 from _swarm.client import Conflict, SwarmClient
 from _swarm.service import present
 from _swarm.spec import from_options
@@ -391,7 +391,7 @@ except Exception as error:
 def test_a_write_in_between_is_seen_and_nothing_of_it_is_lost(lab, ready, times, expected):
     lab.service(**ready)
     source = CHECKOUT / "plugins" / "module_utils" / "_swarm"
-    subprocess.run(["docker", "cp", str(source), f"{lab.host.container}:/root/"], check=True, capture_output=True)
+    subprocess.run(["docker", "cp", str(source), f"{lab.host.container}:/opt/"], check=True, capture_output=True)
     wanted = json.dumps(options(**{**ready, "env": {"MINE": "1"}}))
     done = subprocess.run(
         ["docker", "exec", "-i", lab.host.container, "python3", "-c", CONFLICT, ready["name"], str(times)],

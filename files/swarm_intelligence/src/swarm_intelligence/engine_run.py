@@ -117,14 +117,7 @@ def _steps(event: dict[str, Any]) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def running(
-    kernels: Path,
-    variant: str,
-    model: Path,
-    *,
-    threads: int = 2,
-    context: int = 1024,
-    parallel: int = 1,
-    deadline: float = 120,
+    kernels: Path, variant: str, model: Path, *, threads: int = 2, context: int = 1024, deadline: float = 120
 ) -> Iterator[Engine]:
     """Start llama-server with one variant's libraries, wait until its model is loaded, and stop it at the end."""
     program = kernels / "bin" / "llama-server"
@@ -132,7 +125,7 @@ def running(
     port = free_port()
     command = [
         str(program.resolve()), "--model", str(model.resolve()), "--host", "127.0.0.1", "--port", str(port),
-        "--ctx-size", str(context), "--parallel", str(parallel), "--threads", str(threads),
+        "--ctx-size", str(context), "--parallel", "1", "--threads", str(threads),
     ]  # fmt: skip
     # The engine also writes a log of its own into its working directory.
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="bitnet-engine-") as scratch:

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Slots and edges as services of a real Swarm on a test machine: what rolling updates can be compared on.
 
-The workload's image runs with the stand-in for its engine; the edge is built from the collection's own files.
+The workload's image runs with the stand-in for its engine; the edge is built from the collection's own files, and the
+module traffic_switch moves the traffic.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.lab import machine
 
 from .processes import (
-    ROUTING,
     slot_environment,
     traefik,
     traefik_options,
@@ -60,22 +60,13 @@ runtime.sendall(b"show info\\n")
 while part := runtime.recv(65536):
     sys.stdout.write(part.decode())
 """
-# Runs in the machine: the file first, then the running process, as the switch does it.
-BY_MAP = """
-import os, socket, sys
-path, name, slot = sys.argv[1:]
-file = os.path.join(path, name)
-lines = ["active " + slot if line.startswith("active ") else line for line in open(file).read().splitlines()]
-with open(file + ".new", "w") as new:
-    new.write("\\n".join(lines) + "\\n")
-os.replace(file + ".new", file)
-runtime = socket.socket(socket.AF_UNIX)
-runtime.settimeout(5)
-runtime.connect(os.path.join(path, "haproxy.sock"))
-runtime.sendall(("set map /run/bitnet-edge/%s active %s\\n" % (name, slot)).encode())
-said = runtime.recv(4096).decode().strip()
-sys.exit(said or 0)
-"""
+RELEASE = "loss-proof"
+# Filled in by Swarm for each task, as for the edge of the role.
+ROUTING_OF_LABELS = {
+    "BITNET_ACTIVE_SLOT": "active-slot",
+    "BITNET_IDLE_SHARE": "idle-share",
+    "BITNET_HOLD": "hold",
+}
 
 
 class SwarmStand:
@@ -88,7 +79,6 @@ class SwarmStand:
         self.wanted = wanted
         self.token_file = folder / "token"
         self.services: list[str] = []
-        self.map_name = "routing.map"
         self.host: machine.Machine | None = None
 
     # --- the machine ------------------------------------------------------------------------------------------------
@@ -206,26 +196,25 @@ class SwarmStand:
             "--env", "PYTHONPATH=/loss",
             "--mount", f"type=bind,source={FOLDER},target=/loss,readonly", "--stop-grace-period", "40s",
             "--restart-delay", "2s", "--health-interval", "5s", "--health-start-period", "300s",
+            *labels(environment, {"release": RELEASE, "replicas": "1"}),
             self.image, "/usr/bin/python3", "/loss/stand_in.py", "--load-seconds", f"{LOAD_SECONDS:g}", "--",
             "api-server", "--port", "8080",
         )  # fmt: skip
 
     def _edge(self, environment: str, image: str) -> None:
-        text = edge_configuration(environment)
-        found = ROUTING.search(text)
-        if found is None:
-            raise StandError("the edge's configuration names no map")
-        self.map_name = found["name"]
-        folder = f"{FOLDER}/edge-{environment}"
-        self.put(text, f"{FOLDER}/haproxy-{environment}.cfg")
-        digest = hashlib.sha256(self.token_file.read_bytes()).hexdigest()
-        self.put(f"{digest}\n", f"{folder}/testers.acl")
+        state = f"{FOLDER}/environments/{environment}"
+        folder = f"{state}/edge"
+        self.put(edge_configuration(environment), f"{FOLDER}/haproxy-{environment}.cfg")
+        token = self.token_file.read_text()
+        self.put(f"{hashlib.sha256(token.encode()).hexdigest()}\n", f"{folder}/testers.acl")
+        self.put(token, f"{state}/tokens/probe")  # with which the module looks as a client
         self._service(
-            f"bitnet-{environment}-edge", environment,
+            f"bitnet-{environment}-edge", environment, *labels(environment, {"active-slot": "blue"}),
             "--publish", f"published={PORTS[environment]},target=8080,mode=host",
             "--mount", f"type=bind,source={folder},target=/run/bitnet-edge",
             "--mount", f"type=bind,source={FOLDER}/haproxy-{environment}.cfg,target=/etc/haproxy/bitnet.cfg,readonly",
-            "--env", "BITNET_ACTIVE_SLOT=blue", "--env", "BITNET_IDLE_SHARE=", "--env", "BITNET_HOLD=",
+            *(part for name, label in ROUTING_OF_LABELS.items()
+              for part in ("--env", f'{name}={{{{index .Service.Labels "io.bitnet.{label}"}}}}')),
             "--env", "BITNET_EDGE_CONFIG=/etc/haproxy/bitnet.cfg", "--restart-delay", "0s", image,
         )  # fmt: skip
 
@@ -250,9 +239,14 @@ class SwarmStand:
 
     # --- moves ------------------------------------------------------------------------------------------------------
 
-    async def by_map(self, _kind: str, slot: str) -> tuple[int, str]:
-        folder = f"{FOLDER}/edge-{ENVIRONMENT}"
-        return await self._in_machine("python3", "-c", BY_MAP, folder, self.map_name, slot)
+    async def by_module(self, kind: str, slot: str) -> tuple[int, str]:
+        container = self.host.container if self.host else ""
+        arguments = f"environment={ENVIRONMENT} state_dir={FOLDER} action={kind} release={RELEASE} slot={slot}"
+        return await command(
+            ["ansible", "all", "-i", f"{container},", "-c", "community.docker.docker",
+             "-m", "bitnet.devops.traffic_switch", "-a", arguments],
+            UPDATE_SECONDS,
+        )  # fmt: skip
 
     async def by_traefik(self, _kind: str, slot: str) -> tuple[int, str]:
         self._route(slot)
@@ -278,8 +272,8 @@ class SwarmStand:
         found: dict[str, Subject] = {}
         if f"bitnet-{ENVIRONMENT}-edge" in self.services:
             found["switch"] = Subject(
-                "switch", "HAProxy with the role's configuration, one key of its map set through the socket",
-                self._url(ENVIRONMENT), self.token_file, self.by_map,
+                "switch", "bitnet.devops.traffic_switch, HAProxy with the role's configuration",
+                self._url(ENVIRONMENT), self.token_file, self.by_module,
                 edge_log=self._log(f"bitnet-{ENVIRONMENT}-edge"), slot_logs=dict(blue_green),
                 ready=self._ready(ENVIRONMENT), dropped=self._dropped(ENVIRONMENT),
             )  # fmt: skip
@@ -313,10 +307,17 @@ class SwarmStand:
 
     def _dropped(self, environment: str) -> Callable[[], int]:
         container = self.host.container if self.host else ""
-        return edge_dropped(container, f"{FOLDER}/edge-{environment}")
+        return edge_dropped(container, f"{FOLDER}/environments/{environment}/edge")
 
     def _log(self, service: str) -> AskedLog:
         return service_log(self.host.container if self.host else "", service)
+
+
+def labels(environment: str, ours: dict[str, str]) -> Iterator[str]:
+    """Options that say of a service what the module looks for."""
+    found = {"owner": "bitnet.devops", "schema": "1", "environment": environment, **ours}
+    for name, value in found.items():
+        yield from ("--label", f"io.bitnet.{name}={value}")
 
 
 def service_log(container: str, service: str) -> AskedLog:

@@ -50,7 +50,9 @@ options:
     required: true
     choices: [prepare, switch, rollback, park, pause, resume, abort, freeze, thaw]
   release:
-    description: Id of the release. Required for V(rollback) and V(prepare).
+    description:
+      - Id of the release. Required for V(rollback) and V(prepare).
+      - Left out of V(switch), it is that of the open operation; without one, O(slot) or O(release) has to be named.
     type: str
     default: ""
   slot:

@@ -141,6 +141,15 @@ def test_a_release_goes_through_the_idle_slot_and_no_request_is_lost(traffic: Tr
     assert "seen by a client" in [step["step"] for step in entry["steps"]]
 
 
+def test_check_mode_of_a_rollout_shows_the_move_and_does_nothing(traffic: Traffic) -> None:
+    before = traffic.everything()
+    info = traffic.info()
+    output = traffic.rollout(f"{ANOTHER} -e swarm_rollout_grace_seconds=29 --check --diff")
+    moved = rf"moved from slot {info['routing']['active']}, release {traffic.releases()[info['routing']['active']]}, to slot"
+    assert re.search(moved, output), output[-4000:]
+    assert traffic.everything() == before
+
+
 def test_a_second_rollout_changes_nothing(traffic: Traffic) -> None:
     output = traffic.rollout(ANOTHER)
     assert re.search(r"localhost\s*: ok=\d+\s+changed=0\s+unreachable=0\s+failed=0", output), output[-4000:]
@@ -207,6 +216,9 @@ def test_playbooks_switch_and_rollback(traffic: Traffic) -> None:
         assert "failed=0" in traffic.site.make("rollback", f"-e bitnet_release={releases[old]}")
         assert traffic.active == old
     assert list(answers) == [200]
+    assert "changed=0" in traffic.site.make("switch", f"-e bitnet_release={releases[old]}"), "it is active already"
+    with pytest.raises(AssertionError, match="no release was named, and none is prepared in local"):
+        traffic.site.make("switch")
     with pytest.raises(AssertionError, match="does not hold release 000000000000"):
         traffic.site.make("rollback", "-e bitnet_release=000000000000")
 

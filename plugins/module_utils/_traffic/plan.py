@@ -119,8 +119,13 @@ def target_of(wish: Wish, seen: Seen) -> str:
         return wish.slot or routing.idle
     if wish.slot:
         target = wish.slot
+    elif not wish.release and not operation:
+        raise Refused(
+            f"release: no operation is open whose release could be meant, so name one; {held(slots)}. "
+            "Without a name each run would go back on the one before"
+        )
     elif not wish.release:
-        target = operation.target if operation else routing.idle
+        target = operation.target
     elif operation and operation.release == wish.release:
         target = operation.target
     elif wish.action == "rollback" and slots[routing.idle].release == wish.release:

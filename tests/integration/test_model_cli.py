@@ -188,6 +188,21 @@ def test_perplexity_of_a_wrong_conversion(container: Container, runnable: str, t
     assert (code, finding["verdict"]) == (1, "fail"), finding
 
 
+@pytest.mark.parametrize("ordering", ["x86", "arm"])
+def test_the_ordering_of_i2s_is_found(container: Container, runnable: str, ordering: str) -> None:
+    """Of a trained model; both come out as the same one."""
+    raw, served = f"/tmp/{ordering}/raw.gguf", f"/tmp/{ordering}/model.gguf"
+    container.run("mkdir", f"/tmp/{ordering}")
+    container.spoil("i2s", f"{JARGON}/model.gguf", raw, ordering)
+    done = container.run(
+        "bitnet-cli", "model", "convert", "--kernels", KERNELS, "--input", raw, "--output", served, "--no-known-answer"
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"I2_S is in the {ordering} ordering" in done.stderr
+    arguments = ["--kernels", KERNELS, "--variant", runnable, "--model", served, "--reference", f"{JARGON}/model.gguf"]
+    assert container.ok("kernels", "verify", *arguments)["passed"]
+
+
 def test_perplexity_of_wrong_kernels(container: Container, runnable: str) -> None:
     """Libraries whose products of bytes are another instruction: they run, and compute something else."""
     container.run("cp", "--recursive", KERNELS, "/tmp/wrong-kernels")

@@ -5,6 +5,7 @@
 
 spoil.py kernels FOLDER             another instruction in place of the products of bytes, in each library of kernels
 spoil.py scales MODEL TARGET NAME   the scales of the rows of that tensor with the other sign
+spoil.py i2s MODEL TARGET ORDERING  a model in IQ2_BN as the I2_S of x86 or arm, as others publish
 """
 
 from __future__ import annotations
@@ -64,8 +65,43 @@ def spoil_scales(model: Path, target: Path, name: str) -> None:
     target.write_bytes(content)
 
 
+def as_i2s(model: Path, target: Path, ordering: str) -> None:
+    """I2_S has one scale for a tensor: that of its first row, as those of the trained models are all the same."""
+    import gguf
+    import numpy as np
+    from swarm_intelligence.gguf_file import I2_S, IQ2_BN, GGUFFile, write_gguf
+    from swarm_intelligence.reference import unpack
+
+    kinds = gguf.GGUFValueType
+    scalars = {str: kinds.STRING, bool: kinds.BOOL, int: kinds.UINT32, float: kinds.FLOAT32}
+    file = GGUFFile(model)
+    metadata = {
+        key: (kinds.ARRAY if isinstance(value, list) else scalars[type(value)], value)
+        for key, value in file.metadata.items()
+        if key not in ("general.architecture", "general.file_type")
+    }
+    tensors = {}
+    for name, tensor in file.tensors.items():
+        raw = np.asarray(file.bytes_of(name))
+        if tensor.type_id == IQ2_BN:
+            weights = unpack(raw, tensor.type_id, tensor.shape, 0, tensor.shape[0]).reshape(-1)
+            scale = float(np.abs(weights).max())
+            codes = (np.rint(weights / scale) + 1).astype(np.uint8)
+            block = {"x86": 32, "arm": 16}[ordering]
+            grouped = codes.reshape(-1, 4, block) << np.array([6, 4, 2, 0], dtype=np.uint8).reshape(1, 4, 1)
+            tail = np.zeros(32, dtype=np.uint8)
+            tail[:4] = np.frombuffer(np.float32(scale).tobytes(), dtype=np.uint8)
+            raw = np.concatenate([np.bitwise_or.reduce(grouped, axis=1).reshape(-1), tail])
+            tensors[name] = (I2_S, tensor.shape, raw)
+        else:
+            tensors[name] = (tensor.type_id, tensor.shape, raw)
+    write_gguf(target, metadata, tensors)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "kernels":
         print(spoil_kernels(Path(sys.argv[2])))
+    elif sys.argv[1] == "i2s":
+        as_i2s(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
     else:
         spoil_scales(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 import numpy as np
 import pytest
 from swarm_intelligence import i2s, iq2bn
+from swarm_intelligence.convert import choose
 
 
 def ternary(rows: int, columns: int) -> np.ndarray:
@@ -34,6 +36,28 @@ def test_i2s_known_bytes() -> None:
     weights = i2s.decode(raw, 128)
     assert weights[[0, 32, 64, 96]].tolist() == [2.0, 0.0, -2.0, 2.0]
     assert weights[1] == -2.0
+
+
+def test_i2s_of_arm_weight_by_weight() -> None:
+    codes = np.random.default_rng(5).integers(-1, 2, 256).astype(np.int8)
+    raw = bytearray(64 + i2s.TAIL)
+    for number, code in enumerate(codes):
+        block, j = divmod(number, 64)
+        raw[block * 16 + j % 16] |= (int(code) + 1) << (6 - 2 * (j // 16))
+    raw[64:68] = np.float32(0.5).tobytes()
+    arm = np.frombuffer(bytes(raw), dtype=np.uint8)
+    assert np.array_equal(i2s.decode(i2s.to_x86(arm, 256), 256), codes * np.float32(0.5))
+    assert not np.array_equal(i2s.decode(arm, 256), codes * np.float32(0.5))
+
+
+def test_the_ordering_that_makes_more_sense_is_taken() -> None:
+    assert choose({"x86": -9.0, "arm": -4.0})[0] == "arm"
+    assert choose({"x86": -4.0, "arm": -9.0})[0] == "x86"
+    assert choose({"x86": -math.inf, "arm": -4.0})[0] == "arm"
+    for equal in ({"x86": -6.9, "arm": -6.8}, {"x86": -math.inf, "arm": -math.inf}):
+        ordering, reason = choose(equal)
+        assert ordering == "x86"
+        assert "cannot be told" in reason
 
 
 def test_i2s_round_trip_and_parts() -> None:

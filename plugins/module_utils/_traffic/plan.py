@@ -124,9 +124,7 @@ def target_of(wish: Wish, seen: Seen) -> str:
             f"release: no operation is open whose release could be meant, so name one; {held(slots)}. "
             "Without a name each run would go back on the one before"
         )
-    elif not wish.release:
-        target = operation.target
-    elif operation and operation.release == wish.release:
+    elif operation and wish.release in ("", operation.release):
         target = operation.target
     elif wish.action == "rollback" and slots[routing.idle].release == wish.release:
         target = routing.idle

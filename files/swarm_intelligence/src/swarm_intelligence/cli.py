@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import convert, download, known_answer, perplexity, synthetic
+from . import convert, download, i2s, known_answer, perplexity, synthetic
 from .cpu import CpuError
 from .engine_run import EngineError, running
 from .gguf_check import check_servable, describe, file_sha256, read_record, record_path, write_record
@@ -107,8 +107,9 @@ def _fetch(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     source, output, kernels = options.input, options.output, options.kernels
     convert.convert(
-        source, output, kernels, variant=options.variant, threads=options.threads, deadline=options.deadline, say=_say
-    )
+        source, output, kernels, variant=options.variant, ordering=options.ordering, threads=options.threads,
+        deadline=options.deadline, say=_say,
+    )  # fmt: skip
     answers = None if options.no_known_answer else _answers(options, output)
     document = write_record(output, answers, options.name)
     _show(options, document, _lines(document))
@@ -310,6 +311,10 @@ def _add_convert(model: Any) -> None:
     command.add_argument("--input", type=Path, required=True, metavar="FILE")
     command.add_argument("--output", type=Path, required=True, metavar="FILE")
     command.add_argument("--name", help="name in model.json (default: the one in the file)")
+    command.add_argument(
+        "--ordering", choices=[convert.AUTO, *i2s.ORDERINGS], default=convert.AUTO,
+        help="of I2_S in the input (default: the one that makes more sense of a text)",
+    )  # fmt: skip
     command.add_argument("--no-known-answer", action="store_true", help="leave out the answers for the test at rollout")
     _add_effort(command, 1800)
 

@@ -1,19 +1,25 @@
 # Copyright (c) 2026, bitnet.devops contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From I2_S, as Microsoft publishes, to IQ2_BN, as ik_llama.cpp computes."""
+"""From I2_S, as Microsoft publishes, to IQ2_BN, as ik_llama.cpp computes.
+
+A file does not say which ordering its I2_S has. Read in the wrong one a trained model knows nothing of language, so
+both are tried on a text, and the one that makes more sense of it is taken.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from . import engine_run
+from . import engine_run, i2s
 from .cpu import cpu_flags
 from .gguf_check import check_i2s, check_servable, check_structure, raw_i2s
 from .gguf_file import IQ2_BN, GGUFFile, ModelError
@@ -22,6 +28,11 @@ from .verify import CPUINFO, requirements
 
 SAMPLES = 5
 """Rows of each tensor that are compared, spread over it, the first and the last among them."""
+TEXT = "The name of the program is the name of the file that it is in, and the user of the system can read it."
+POSITIONS = range(4, 24)
+AUTO = "auto"
+LEAST_SENSE = 0.5
+"""Nats per token by which one ordering must be better than the other."""
 
 
 def runnable_variant(kernels: Path) -> str:
@@ -40,6 +51,7 @@ def convert(
     kernels: Path,
     *,
     variant: str | None = None,
+    ordering: str = AUTO,
     threads: int = 2,
     deadline: float = 1800,
     say: Callable[[str], None] = lambda _line: None,
@@ -54,20 +66,80 @@ def convert(
     if output.exists() and output.samefile(source):
         raise ModelError(f"output={str(output)!r} is the input itself; choose another name.")
     variant = variant or runnable_variant(kernels)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.part")
+
+    def quantized(name: str) -> Path:
+        """The model as the engine reads it, if the input has this ordering; compared with the input."""
+        target = part(name)
+        with in_x86_ordering(original, name, part(f"{name}-source")) as readable:
+            _quantize(readable.path, target, kernels, variant, threads=threads, deadline=deadline)
+            check_servable(target)
+            compare(readable, GGUFFile(target), raw)
+        return target
+
+    def part(name: str) -> Path:
+        return output.with_name(f".{output.name}.{os.getpid()}.{name}.part")
+
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        _quantize(source, temporary, kernels, variant, threads=threads, deadline=deadline)
-        check_servable(temporary)
-        compare(original, GGUFFile(temporary), raw)
+        if ordering == AUTO:
+            found = {name: sense(kernels, variant, quantized(name), deadline=deadline) for name in i2s.ORDERINGS}
+            ordering, reason = choose(found)
+            say(reason)
+            chosen = part(ordering)
+        else:
+            chosen = quantized(ordering)
         say(f"{len(raw)} tensors converted; {SAMPLES} rows of each are equal to the original")
-        temporary.replace(output)
+        chosen.replace(output)
     except OSError as error:
         raise ModelError(
             f"{output}: cannot be written ({error.strerror}); make room or choose another output."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        for name in i2s.ORDERINGS:
+            part(name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def in_x86_ordering(original: GGUFFile, ordering: str, scratch: Path) -> Iterator[GGUFFile]:
+    """The model itself, or a copy of it in ``scratch`` whose I2_S tensors are in the ordering that the engine reads."""
+    if ordering == "x86":
+        yield original
+        return
+    try:
+        shutil.copyfile(original.path, scratch)
+        with scratch.open("r+b") as file:
+            for name in raw_i2s(original):
+                tensor = original.tensors[name]
+                file.seek(tensor.start)
+                file.write(i2s.to_x86(np.asarray(original.bytes_of(name)), math.prod(tensor.shape)).tobytes())
+        yield GGUFFile(scratch)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def sense(kernels: Path, variant: str, model: Path, *, deadline: float) -> float:
+    """Mean log-probability, in nats, that a model gives to the tokens of an English sentence."""
+    size = len(GGUFFile(model).metadata["tokenizer.ggml.tokens"])
+    logs = []
+    try:
+        with engine_run.running(kernels, variant, model, deadline=deadline) as engine:
+            tokens = engine.tokens(TEXT)
+            for position in POSITIONS[: len(tokens) - POSITIONS.start]:
+                with contextlib.suppress(engine_run.NotText):
+                    _unused, rows = engine.distributions(tokens[:position], 1, size)
+                    logs.append(float(rows[0][tokens[position]]))
+    except engine_run.EngineError:
+        return -math.inf  # no numbers, no sense
+    return sum(logs) / len(logs) if logs else -math.inf
+
+
+def choose(found: dict[str, float]) -> tuple[str, str]:
+    """The ordering to take by the sense that each makes, and why. Where it cannot be told, the published one."""
+    best = max(found, key=lambda name: found[name])
+    figures = " and ".join(f"{value:.2f} with the {name} ordering" for name, value in found.items())
+    if any(found[best] - value >= LEAST_SENSE for value in found.values()):
+        return best, f"I2_S is in the {best} ordering: nats per token of a text are {figures}"
+    return "x86", f"the ordering of I2_S cannot be told, x86 is taken: nats per token of a text are {figures}"
 
 
 def _quantize(source: Path, target: Path, kernels: Path, variant: str, *, threads: int, deadline: float) -> None:

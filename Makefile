@@ -65,6 +65,10 @@ bench-api: ## What the API and the edge add to the bare engine, after make site 
 bench-switch: dev ## Whether a switch loses a request, beside rolling updates and Traefik (ARGS: see --help)
 	python -m benchmarks.switch_loss $(ARGS)
 
+.PHONY: bench-kernels
+bench-kernels: dev ## What a variant gains over the generic wheel and mainline llama.cpp, after make site (ARGS: see --help)
+	python -m benchmarks.kernels --kernels "$$(ls -dt /var/lib/bitnet/cache/kernels/*/ | head -n 1)" $(ARGS)
+
 .PHONY: package
 package: dev ## Build the collection's tarball
 	ansible-galaxy collection build --force --output-path .cache/package .

@@ -78,7 +78,7 @@ class Move:
 
     def said_seconds(self, name: str) -> float | None:
         """What traffic_switch says of itself (its return value `seconds`), where the command printed that."""
-        found = re.search(rf'"{name}": ([0-9.]+)', self.said)
+        found = re.search(rf'"?\b{name}"?: ([0-9.]+)', self.said)
         return float(found[1]) if found else None
 
 

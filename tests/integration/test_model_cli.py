@@ -199,8 +199,8 @@ def test_the_ordering_of_i2s_is_found(container: Container, runnable: str, order
     )
     assert done.returncode == 0, done.stderr
     assert f"I2_S is in the {ordering} ordering" in done.stderr
-    arguments = ["--kernels", KERNELS, "--variant", runnable, "--model", served, "--reference", f"{JARGON}/model.gguf"]
-    assert container.ok("kernels", "verify", *arguments)["passed"]
+    code, finding, error = perplexity(container, runnable, served)
+    assert (code, finding["verdict"]) == (0, "pass"), f"{finding} {error}"
 
 
 def test_perplexity_of_wrong_kernels(container: Container, runnable: str) -> None:

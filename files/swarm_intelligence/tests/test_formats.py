@@ -51,11 +51,12 @@ def test_i2s_of_arm_weight_by_weight() -> None:
 
 
 def test_the_ordering_that_makes_more_sense_is_taken() -> None:
-    assert choose({"x86": -9.0, "arm": -4.0})[0] == "arm"
-    assert choose({"x86": -4.0, "arm": -9.0})[0] == "x86"
-    assert choose({"x86": -math.inf, "arm": -4.0})[0] == "arm"
-    for equal in ({"x86": -6.9, "arm": -6.8}, {"x86": -math.inf, "arm": -math.inf}):
-        ordering, reason = choose(equal)
+    assert choose({"x86": -9.0, "arm": -4.0}, 1024)[0] == "arm"
+    assert choose({"x86": -4.0, "arm": -9.0}, 1024)[0] == "x86"
+    assert choose({"x86": -math.inf, "arm": -4.0}, 1024)[0] == "arm"
+    untrained = {"x86": -12.6, "arm": -11.2}
+    for unknown in ({"x86": -4.0, "arm": -3.8}, {"x86": -math.inf, "arm": -math.inf}, untrained):
+        ordering, reason = choose(unknown, 1024)
         assert ordering == "x86"
         assert "cannot be told" in reason
 

@@ -32,7 +32,7 @@ TEXT = "The name of the program is the name of the file that it is in, and the u
 POSITIONS = range(4, 24)
 AUTO = "auto"
 LEAST_SENSE = 0.5
-"""Nats per token by which one ordering must be better than the other."""
+"""Nats per token by which one ordering must be better than the other, and than guessing."""
 
 
 def runnable_variant(kernels: Path) -> str:
@@ -83,7 +83,7 @@ def convert(
         output.parent.mkdir(parents=True, exist_ok=True)
         if ordering == AUTO:
             found = {name: sense(kernels, variant, quantized(name), deadline=deadline) for name in i2s.ORDERINGS}
-            ordering, reason = choose(found)
+            ordering, reason = choose(found, len(original.metadata["tokenizer.ggml.tokens"]))
             say(reason)
             chosen = part(ordering)
         else:
@@ -133,11 +133,12 @@ def sense(kernels: Path, variant: str, model: Path, *, deadline: float) -> float
     return sum(logs) / len(logs) if logs else -math.inf
 
 
-def choose(found: dict[str, float]) -> tuple[str, str]:
+def choose(found: dict[str, float], vocabulary: int) -> tuple[str, str]:
     """The ordering to take by the sense that each makes, and why. Where it cannot be told, the published one."""
     best = max(found, key=lambda name: found[name])
     figures = " and ".join(f"{value:.2f} with the {name} ordering" for name, value in found.items())
-    if any(found[best] - value >= LEAST_SENSE for value in found.values()):
+    others = [value for name, value in found.items() if name != best]
+    if found[best] >= max([*others, -math.log(vocabulary)]) + LEAST_SENSE:
         return best, f"I2_S is in the {best} ordering: nats per token of a text are {figures}"
     return "x86", f"the ordering of I2_S cannot be told, x86 is taken: nats per token of a text are {figures}"
 

@@ -72,10 +72,10 @@ options:
     type: str
     default: bitnet-registry
   repositories:
-    description: Repositories in the registry that hold releases and nothing else.
+    description: Repositories in the registry that hold what the collection builds, and nothing else.
     type: list
     elements: str
-    default: [bitnet/swarm-intelligence]
+    default: [bitnet/swarm-intelligence, bitnet/edge]
   state_dir:
     description: Where the collection keeps its state on the target.
     type: path
@@ -291,7 +291,7 @@ def main() -> None:
             "keep_models": {**names, "default": []},
             "registry": {"type": "str", "default": "127.0.0.1:5000"},
             "registry_container": {"type": "str", "default": "bitnet-registry"},
-            "repositories": {**names, "default": ["bitnet/swarm-intelligence"]},
+            "repositories": {**names, "default": ["bitnet/swarm-intelligence", "bitnet/edge"]},
             "state_dir": {"type": "path", "default": "/var/lib/bitnet"},
             "grace": {"type": "int", "default": 600},
             "docker_host": {"type": "str", "fallback": (env_fallback, ["DOCKER_HOST"])},

@@ -184,7 +184,8 @@ def test_what_releases_need_stays_and_the_rest_goes(lab):
     parked = lab.release("parked", EMPTY)
     lab.release("running", SLEEPER)
     lab.release("foreign", EMPTY, ours=False)
-    lab.release("edge", EMPTY, repository="127.0.0.1:5000/bitnet/edge")
+    edge = lab.release("edge", EMPTY, repository="127.0.0.1:5000/bitnet/edge")
+    lab.release("old-edge", EMPTY, repository="127.0.0.1:5000/bitnet/edge")
     lab.docker("tag", f"{REPOSITORY}:unused", "mine:kept")
 
     # A slot whose release was replaced, one that is parked cold, both of other environments, and a container by hand.
@@ -194,6 +195,7 @@ def test_what_releases_need_stays_and_the_rest_goes(lab):
     lab.await_("the update", "docker service inspect bitnet-local-blue --format '{{if .UpdateStatus}}"
                "{{if eq .UpdateStatus.State \"completed\"}}yes{{end}}{{end}}'")  # fmt: skip
     lab.service("staging", "green", parked, 0, PARKED_MODEL)
+    lab.service("staging", "edge", edge, 0, PARKED_MODEL)
     lab.docker("run", "--detach", "--name", "by-hand", "--volume", f"{STATE}/models/{MOUNTED_MODEL}:/models",
                f"{REPOSITORY}:running")  # fmt: skip
 
@@ -201,19 +203,19 @@ def test_what_releases_need_stays_and_the_rest_goes(lab):
     assert (young["failed"], young["changed"]) == (False, False), young
     assert young["kept"][f"{REPOSITORY}:unused"] == "it is younger than 3600 s"
     asked = lab.retain("--check", keep_images=[replaced], keep_models=[OLD_MODEL])
-    assert (len(asked["plan"]["manifests"]), asked["plan"]["models"]) == (1, []), asked
+    assert (len(asked["plan"]["manifests"]), asked["plan"]["models"]) == (2, []), asked
 
     before = lab.everything()
     look = lab.retain("--check", "--diff")
     assert lab.everything() == before, "check mode touches nothing"
     assert (look["failed"], look["changed"]) == (False, True), look
     going = look["plan"]
-    assert {name.rpartition(":")[2] for name in going["images"] if "@" not in name} == {"unused", "replaced"}
-    assert len(going["manifests"]) == 2 and going["collect"]
+    assert {name.rpartition(":")[2] for name in going["images"] if "@" not in name} == {"unused", "replaced", "old-edge"}
+    assert len(going["manifests"]) == 3 and going["collect"]
     assert [name.rpartition(".")[0] for name in going["containers"]] == ["bitnet-local-blue.1"]
     assert going["models"] == [OLD_MODEL] and going["records"] == [f"{OLD_MODEL[:12]}.json"]
     assert look["diff"] == {"before": {kind: names for kind, names in going.items() if names}, "after": {}}
-    assert set(look["needed"]["images"]) == {active.partition("@")[2], parked.partition("@")[2]}
+    assert set(look["needed"]["images"]) == {reference.partition("@")[2] for reference in (active, parked, edge)}
     assert set(look["needed"]["models"]) == {ACTIVE_MODEL, PARKED_MODEL}
 
     done = lab.retain()
@@ -223,7 +225,7 @@ def test_what_releases_need_stays_and_the_rest_goes(lab):
     ours = {name.rpartition(":")[2] for name in lab.local() if name.startswith(REPOSITORY + ":")}
     assert ours == {"active", "parked", "running", "foreign"}
     assert {"mine:kept", "127.0.0.1:5000/bitnet/edge:edge", BASE} <= lab.local()
-    assert before["bytes"] - lab.registry_bytes() > 5_500_000, "the space of two releases is free"
+    assert before["bytes"] - lab.registry_bytes() > 8_500_000, "the space of two releases and an edge is free"
     folders = set(lab.shell(f"ls -A {STATE}/models").split())
     assert folders == {ACTIVE_MODEL, PARKED_MODEL, MOUNTED_MODEL, FOREIGN_MODEL, "sources"}
     assert f"{OLD_MODEL[:12]}.json" not in lab.shell(f"ls {STATE}/models/sources")

@@ -210,7 +210,8 @@ def test_what_releases_need_stays_and_the_rest_goes(lab):
     assert lab.everything() == before, "check mode touches nothing"
     assert (look["failed"], look["changed"]) == (False, True), look
     going = look["plan"]
-    assert {name.rpartition(":")[2] for name in going["images"] if "@" not in name} == {"unused", "replaced", "old-edge"}
+    tags = {name.rpartition(":")[2] for name in going["images"] if "@" not in name}
+    assert tags == {"unused", "replaced", "old-edge"}
     assert len(going["manifests"]) == 3 and going["collect"]
     assert [name.rpartition(".")[0] for name in going["containers"]] == ["bitnet-local-blue.1"]
     assert going["models"] == [OLD_MODEL] and going["records"] == [f"{OLD_MODEL[:12]}.json"]

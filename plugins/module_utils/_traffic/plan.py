@@ -119,7 +119,7 @@ def target_of(wish: Wish, seen: Seen) -> str:
         return wish.slot or routing.idle
     if wish.slot:
         target = wish.slot
-    elif not wish.release and not operation:
+    elif not (wish.release or wish.operation or operation):
         raise Refused(
             f"release: no operation is open whose release could be meant, so name one; {held(slots)}. "
             "Without a name each run would go back on the one before"

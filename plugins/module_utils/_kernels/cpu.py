@@ -92,7 +92,7 @@ _CORES = {
         0xD8E: "Neoverse-N3",
     },
     0x46: {0x001: "A64FX"},
-    0x48: {0xD01: "TaiShan-v110"},
+    0x48: {0xD01: "Kunpeng-920"},
     0x61: {0x022: "Icestorm-M1", 0x023: "Firestorm-M1", 0x032: "Blizzard-M2", 0x033: "Avalanche-M2"},
     0x6D: {0xD49: "Azure-Cobalt-100"},
     0xC0: {0xAC3: "Ampere-1", 0xAC4: "Ampere-1a"},

@@ -84,7 +84,7 @@ def judge(variant: Variant, seen: Inspection, hot: list[str]) -> dict[str, Any]:
             )
     for path, counts in sorted(libraries.items()):
         for (mnemonic, register, encoding), number in sorted(counts.items()):
-            if register in variant.absent or encoding in variant.absent:
+            if not {mnemonic, register, encoding}.isdisjoint(variant.absent):
                 raise KernelError(
                     f"variant {variant.name} is refused: {path} holds {number} times {mnemonic} "
                     f"({register}, {encoding} encoding), which a CPU of this variant need not have"

@@ -34,6 +34,20 @@ DEFINES = {
     "GGML_NATIVE": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
 }
+# What a cross compiler needs in addition; {target} is what the names of its programs begin with.
+CROSS = {
+    "CMAKE_C_COMPILER": "{target}-gcc",
+    "CMAKE_CXX_COMPILER": "{target}-g++",
+    "CMAKE_FIND_ROOT_PATH": "/usr/{target}",
+    "CMAKE_FIND_ROOT_PATH_MODE_INCLUDE": "ONLY",
+    "CMAKE_FIND_ROOT_PATH_MODE_LIBRARY": "ONLY",
+    "CMAKE_FIND_ROOT_PATH_MODE_PACKAGE": "ONLY",
+    "CMAKE_FIND_ROOT_PATH_MODE_PROGRAM": "NEVER",
+    "CMAKE_SYSTEM_NAME": "Linux",
+    "CMAKE_SYSTEM_PROCESSOR": "aarch64",
+}
+# From which machine to which architecture can be compiled across, and the compiler's name.
+CROSS_TARGETS = {("x86_64", "aarch64"): "aarch64-linux-gnu"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,8 @@ class Variant:
     rank: int
     # All of these must occur in the hot objects,
     present: tuple[Instruction, ...]
-    # and in no library any of these: register classes, "evex" (the encoding that AVX-512 brought), or mnemonics.
+    # and in no library any of these: register classes, mnemonics, "evex" (the encoding that AVX-512 brought), or "lse"
+    # (the atomics of Armv8.1).
     absent: tuple[str, ...]
     # What "qemu-ARCHITECTURE -cpu" is given to run it; empty where qemu has no CPU with these features.
     qemu_cpu: str
@@ -172,7 +187,7 @@ VARIANTS = {
             requires=_ARM,
             rank=10,
             present=(Instruction("smull", "v"),),
-            absent=("z", "sdot", "udot", *_MATRIX),
+            absent=("z", "lse", "sdot", "udot", *_MATRIX),
             qemu_cpu="cortex-a53",
             source=_HWCAPS,
         ),

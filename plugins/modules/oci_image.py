@@ -515,8 +515,9 @@ class Index(Image):
     def _build_index(self, folder: Path, content: str, log: Path) -> str:
         """Leaves the index as a layout in FOLDER/index; gives back its digest."""
         params = self.params
-        storage = self.work_dir / "storage"
-        builder = tools.builder(self.docker, self.platforms, storage, params["base_image"])
+        base_image = params["base_image"]
+        base_image = base_image if base_image == "scratch" else layouts.qualified(base_image)
+        builder = tools.builder(self.docker, self.platforms, self.work_dir / "storage", base_image)
         self.builder = type(builder).__name__.lower()
         labels = self._labels(content)
         images = {}
@@ -527,7 +528,7 @@ class Index(Image):
             job = tools.Job(
                 platform=platform,
                 context=context,
-                base_image=params["base_image"],
+                base_image=base_image,
                 build_args={key: str(value) for key, value in params["build_args"].items()},
                 labels=labels,
                 target=params["target"],

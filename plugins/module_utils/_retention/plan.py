@@ -128,9 +128,7 @@ class Found:
     models: t.Sequence[Model] = ()
     records: t.Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> SHA-256 of the model
     leftovers: t.Sequence[str] = ()  # models whose removal was interrupted
-    evidence: t.Mapping[str, float] = dataclasses.field(
-        default_factory=dict
-    )  # digest of an image -> its time
+    evidence: t.Mapping[str, float] = dataclasses.field(default_factory=dict)  # digest of an image -> its time
     registry_seen: bool = True  # whether the manifests are what the registry has
     uncollected: bool = False  # an earlier run deleted manifests and did not free their space
 

@@ -175,6 +175,10 @@ content:
   description: Hash of what the image is made of.
   returned: success
   type: str
+base:
+  description: Id of the base image; with O(platforms) its digest, or V(scratch).
+  returned: success, but not where check mode cannot know it
+  type: str
 digest:
   description: Digest in the registry; with O(platforms) that of the index.
   returned: when O(push=true)
@@ -277,7 +281,7 @@ class Image:
             reference = f"{self.params['name']}:{tag}"
             found = self._look(reference)
         result: dict[str, t.Any] = {"built": False, "changed": found is None, "content": content}
-        result.update(image=reference, tag=tag)
+        result.update(image=reference, tag=tag, base=parts["base"])
         if found is None and not self.check_mode:
             found = self._build_and_push(reference, content)
             result["built"] = True

@@ -389,7 +389,7 @@ def test_arm_is_compiled_on_x86_and_each_variant_runs_on_its_own_cpu(arm):
         ("-march=armv8.2-a+dotprod+sve", 'asm volatile("add z0.s, z0.s, z0.s")',
          f"{DOTPROD} is refused: lib/libtiny.so holds 1 times add"),
         # No rule forbids it, but the CPU that the variant is for does not have it.
-        ("-march=armv8.3-a+dotprod", 'asm volatile("ldapr w0, [%0]" :: "r"(a) : "w0")', "computes something else"),
+        ("-march=armv8.3-a+dotprod", 'asm volatile("fjcvtzs w0, d0" ::: "w0")', "computes something else"),
     ],
     ids=["flag-ignored", "i8mm", "sve", "not-in-the-cpu"],
 )  # fmt: skip

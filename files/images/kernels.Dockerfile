@@ -9,6 +9,7 @@
 # A file of its own, since the builder of Docker 20.10 makes all stages that stand before the one it is asked for.
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
+USER root
 ARG PURPOSE
 RUN machine=$(dpkg --print-architecture) \
     && case "${PURPOSE} ${machine}" in \

@@ -155,6 +155,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     path = module.params["cpuinfo"]
+    if Path(path).exists() and not Path(path).is_file():  # a pipe would never end
+        module.fail_json(msg=f"cpuinfo: {path!r} is no regular file; name a file in the form of {OWN}")
     try:
         with Path(path).open(encoding="utf-8", errors="replace") as stream:
             text = stream.read(MOST_BYTES)

@@ -63,7 +63,9 @@ def test_a_file_that_says_nothing_is_a_result_with_a_warning(run, warnings, text
 def test_errors_name_the_option_and_the_value(run, tmp_path):
     result = run(cpuinfo=str(tmp_path / "absent"))
     assert result["failed"] and result["msg"].startswith(f"cpuinfo: '{tmp_path}/absent' cannot be read (No such file")
-    result = run(cpuinfo=str(tmp_path))
-    assert result["failed"] and "cpuinfo: " in result["msg"]
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        result = run(cpuinfo=str(path))
+        assert result["failed"] and f"cpuinfo: '{path}' is no regular file" in result["msg"]
     result = run(texts.HOSTS["haswell"], variants=["pentium"])
     assert result["failed"] and "variants: 'pentium' is not in the catalogue, which knows x86-64-v3" in result["msg"]

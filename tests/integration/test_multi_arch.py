@@ -203,9 +203,8 @@ def test_labels_of_the_architecture_are_right(lab: Lab, index: dict[str, dict[st
 def test_each_platform_answers(lab: Lab, index: dict[str, dict[str, Any]], platform: str) -> None:
     """Pulled by the digest of the index, as a node of a Swarm does: natively, and under qemu."""
     reference = f"{REPOSITORY}@{lab.digest(f'{REPOSITORY}:' + lab.tag('bitnet/swarm-intelligence'))}"
-    lab.shell(
-        f"docker image rm --force {reference} >/dev/null 2>&1 || true; docker pull --quiet --platform {platform} {reference}"
-    )
+    lab.shell(f"docker image rm --force {reference} >/dev/null 2>&1 || true")
+    lab.shell(f"docker pull --quiet --platform {platform} {reference}")
     programs = ("/usr/bin/python3.11", "/opt/bitnet/kernels/bin/llama-server")
     for program in programs:
         start = lab.shell(

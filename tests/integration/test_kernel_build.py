@@ -480,7 +480,7 @@ def rust(tmp_path, arguments, rust_builder) -> dict:
         "builder_image": rust_builder,
         "libraries": [],
         "hot_objects": ["tool"],
-        "required_instructions": {V3: ["vpmaddwd ymm"], VNNI: ["vpmaddwd zmm"]},
+        "required_instructions": {V3: ["vpmulld ymm"], VNNI: ["vpmulld ymm"]},
         "verify_command": ["tool"],
     }
 
@@ -491,7 +491,7 @@ def test_a_rust_workspace_is_built_for_each_cpu(rust):
     for name in (V3, VNNI):
         assert (Path(result["path"]) / "lib" / name / "tool").stat().st_mode & 0o111
     assert result["verification"][V3]["run"] == {"ran": True, "reason": "", "how": "natively"}
-    assert result["verification"][V3]["disassembly"]["required"]["vpmaddwd ymm"] > 0
+    assert result["verification"][V3]["disassembly"]["required"]["vpmulld ymm"] > 0
     assert result["manifest"]["builder"]["rust"].startswith("rustc 1.")
     assert not build({**rust, "variants": [V3, VNNI]})["changed"]
 
@@ -499,7 +499,7 @@ def test_a_rust_workspace_is_built_for_each_cpu(rust):
 def test_rust_that_goes_wrong_is_refused(rust):
     folder = Path(rust["source"]["path"])
     (folder / "Cargo.toml").write_text(CARGO.replace("opt-level = 3", "opt-level = 0"))
-    refused(rust, f"{V3} is refused: tool holds no vpmaddwd on ymm")
+    refused(rust, f"{V3} is refused: tool holds no vpmulld on ymm")
     (folder / "Cargo.toml").write_text(CARGO)
     (folder / "dot" / "src" / "lib.rs").write_text(CRATES["dot/src/lib.rs"].replace("i32 = 1", "i32 = 2", 1))
     refused(rust, f"variant {V3} is refused: verify_command ended with exit code 101")

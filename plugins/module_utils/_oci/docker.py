@@ -26,6 +26,8 @@ MEANINGS = {
     "no space left on device": "The disk is full: free space, or see 'docker system df'. ",
     "exec format error": "This host does not run programs of that platform: install qemu-user-static, which tells the "
     "kernel of its emulator (binfmt_misc). ",
+    "not supported over overlayfs": "work_dir is itself on an overlay file system, as in a container: name a folder on "
+    "another one, or set STORAGE_DRIVER=vfs in the environment of the task, which is slower. ",
 }
 
 

@@ -211,8 +211,8 @@ VARIANTS = {
             rank=30,
             present=(Instruction("sdot", "v"),),
             absent=("z",),
-            # qemu 7.2 has no model with these features. Of what "max" has beyond them, this can be switched off; GCC and its
-            # assembler are told of nothing else, and the disassembly is judged.
+            # qemu 7.2 has no model with these features. Of what "max" has beyond them, this can be switched off; GCC and
+            # its assembler are told of nothing else, and the disassembly is judged.
             qemu_cpu="max,sve=off,pauth=off",
             source=f"{_HWCAPS}; FEAT_I8MM and FEAT_BF16 of the Arm ARM",
         ),
@@ -224,7 +224,7 @@ VARIANTS = {
             rank=40,
             present=(Instruction("sdot", "v"),),
             absent=(),
-            # qemu has the model neoverse-v1 from 8.1 on; before, "max" with its vectors of 256 bits, which has SVE2, too.
+            # qemu has the model neoverse-v1 from 8.1 on; before, "max" with its vectors of 256 bits (it has SVE2, too).
             qemu_cpu="max,sve256=on",
             source=f"{_HWCAPS}; Arm Neoverse V1 Core TRM",
         ),

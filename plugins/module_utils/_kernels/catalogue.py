@@ -211,7 +211,7 @@ VARIANTS = {
             rank=30,
             present=(Instruction("sdot", "v"),),
             absent=("z",),
-            # qemu 7.2 has no model with these features. Of what "max" has beyond them, this can be switched off; GCC and
+            # qemu 7.2 has no model with these features. Of what "max" has beyond them this can be switched off; GCC and
             # its assembler are told of nothing else, and the disassembly is judged.
             qemu_cpu="max,sve=off,pauth=off",
             source=f"{_HWCAPS}; FEAT_I8MM and FEAT_BF16 of the Arm ARM",

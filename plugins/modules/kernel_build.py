@@ -7,18 +7,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kernel_build
-short_description: Build the inference engine and its ternary kernels, one variant per microarchitecture
+short_description: Build an inference engine and its kernels, one variant per microarchitecture, and prove them
 version_added: 0.1.0
 description:
-  - Compiles C(ik_llama.cpp), or a source with the same layout, with CMake, Ninja and ccache inside a builder
-    container, so that the result needs no newer C library than the image it will run in. The container has no network,
-    runs as an unprivileged user and sees the source read-only.
-  - Programs are built once, the libraries once per variant. The variant is chosen at start by E(LD_LIBRARY_PATH).
+  - Compiles C(ik_llama.cpp), or another source, inside a builder container, so that the result needs no newer C library
+    than the image it will run in. The container has no network, runs as an unprivileged user and sees the source
+    read-only.
+  - With O(backend=cmake) programs are built once and the libraries once per variant; the variant is chosen at start by
+    E(LD_LIBRARY_PATH). With the other backends programs are built per variant, too, and lie beside its libraries.
+  - On x86_64 it also compiles for aarch64, with a cross compiler. One call builds for one architecture.
   - A set of variants is named by the hash of source, flags and compiler. What is there already is not built again; an
     added variant rebuilds no other.
-  - A variant is published after its disassembly was judged and, where the CPU of the host can run it, after a run in
-    the verifier image agreed with the reference computation. A variant that the CPU cannot run is marked as not run,
-    never as passed.
+  - A variant is published after its disassembly was judged and after a run in the verifier image agreed with the
+    reference computation. What the CPU of the host cannot run is run by C(qemu-user), with the CPU that the variant is
+    for, if the verifier image has it. What that cannot run either (it has no AVX-512) is marked as not run, never as
+    passed.
   - Two builds in one cache never work at the same time; the later one waits and takes what the first one built.
     A killed build publishes nothing, and the next one removes what it left.
 author:
@@ -86,7 +89,7 @@ options:
         description:
           - The folder of the source to build.
           - By default the one with the layout of C(ik_llama.cpp), wherever it lies; without such, the topmost folder
-            with a C(CMakeLists.txt).
+            with a C(CMakeLists.txt), or a C(Cargo.toml) for O(backend=cargo).
         type: str
       patches:
         description:
@@ -109,13 +112,45 @@ options:
             type: str
             required: true
   variants:
-    description: Names of the variants to build. An unknown name is refused with the list of known ones.
+    description:
+      - Names of the variants to build. An unknown name is refused with the list of known ones.
+      - All must be for one architecture.
     type: list
     elements: str
     required: true
+  backend:
+    description:
+      - V(cmake) builds C(ik_llama.cpp), or a CMake project that compiles with the flags in C(GGML_ARCH_FLAGS), with
+        Ninja and ccache.
+      - V(cargo) builds a Rust workspace with the variant's CPU in E(RUSTFLAGS), for the architecture of the target
+        alone. The source must hold a C(Cargo.lock), and all crates that are not its own (C(cargo vendor)).
+      - V(command) runs O(command).
+    type: str
+    choices: [cmake, cargo, command]
+    default: cmake
+  command:
+    description:
+      - The steps of O(backend=command), each a program with its arguments; no shell takes them apart.
+      - They run in a copy of the source, one after the other, with E(VARIANT), E(CC), E(CXX), E(CFLAGS), E(CXXFLAGS),
+        E(JOBS), E(SOURCE) (the copy) and E(OUT), the folder in which O(programs), O(libraries) and O(hot_objects) are
+        looked for afterwards.
+    type: dict
+    suboptions:
+      generate:
+        description: What writes a part of the source first, as projects do that have tables per model.
+        type: list
+        elements: list
+        default: []
+      build:
+        description: What compiles.
+        type: list
+        elements: list
+        required: true
   builder_image:
     description:
-      - An image on the Docker daemon with g++, CMake, Ninja, ccache and binutils.
+      - An image on the Docker daemon with binutils, a C and C++ compiler and, by O(backend), CMake, Ninja and ccache,
+        or cargo, or ccache.
+      - Compiling for aarch64 on x86_64 also takes C(aarch64-linux-gnu-g++) and what belongs to it.
       - The versions of its compiler, linker, C library and CMake take part in the hash; its ID does not, since the ID
         differs between two builds of the same Dockerfile.
     type: str
@@ -129,8 +164,20 @@ options:
   verifier_image:
     description:
       - An image on the Docker daemon in which C(bitnet-cli kernels verify) compares a variant with the reference.
+      - It runs what the CPU of the host cannot if it has C(qemu-aarch64-static), or C(qemu-x86_64-static), and the
+        libraries of that architecture where Debian's packages C(lib...-arm64-cross) put them.
       - Required if O(verify=true).
     type: str
+  verify_command:
+    description:
+      - What proves a variant in place of C(bitnet-cli), a program with its arguments. It must fail if the variant
+        computes wrongly.
+      - It is run in the O(verifier_image) with E(VARIANT) and E(LD_LIBRARY_PATH), the set being at C(/kernels). One of
+        the O(programs) is named without a path.
+      - Where the CPU of the host cannot run the variant, an emulator runs it; it then must be one of the O(programs).
+      - Required with O(verify=true) for the backends V(cargo) and V(command).
+    type: list
+    elements: str
   cache_dir:
     description:
       - Folder on the target for everything that is kept. The Docker daemon must see it under the same path.
@@ -138,22 +185,32 @@ options:
     type: path
     default: /var/lib/bitnet/cache
   programs:
-    description: CMake targets that are programs.
+    description:
+      - What is built and started - CMake targets, binaries of the workspace, or files in E(OUT).
+      - With O(backend=cmake) by default V(llama-server), V(llama-bench) and V(llama-quantize).
     type: list
     elements: str
-    default: [llama-server, llama-bench, llama-quantize]
   libraries:
-    description: CMake targets that are shared libraries; C(ggml) becomes C(libggml.so).
+    description:
+      - Shared libraries; C(ggml) becomes C(libggml.so).
+      - With O(backend=cmake) by default V(ggml), V(llama) and V(mtmd).
     type: list
     elements: str
-    default: [ggml, llama, mtmd]
   hot_objects:
     description:
-      - File names of the object files that must hold the instructions of the variant.
+      - Names of the files that must hold the instructions of the variant - object files, or anything else that the
+        build makes and C(objdump) reads.
       - With an empty list only forbidden instructions are looked for.
+      - With O(backend=cmake) by default V(iqk_gemm_1bit.cpp.o).
     type: list
     elements: str
-    default: [iqk_gemm_1bit.cpp.o]
+  required_instructions:
+    description:
+      - By variant, the instructions that its O(hot_objects) must hold, each as mnemonic and register class, for example
+        V(vpmaddwd ymm) or V(sdot v).
+      - With O(backend=cmake) by default those that C(ik_llama.cpp) computes ternary products with. Forbidden are always
+        those that a CPU of the variant need not have.
+    type: dict
   jobs:
     description: How many compilers run at a time. By default as many as the target has CPUs.
     type: int
@@ -212,6 +269,42 @@ EXAMPLES = r"""
     variants: [x86-64-v3]
     builder_image: bitnet/builder:1
     verify: false
+
+- name: Build for small ARM boards and for servers with ARM, on a host with an x86 CPU
+  bitnet.devops.kernel_build:
+    source: "{{ engine_source }}"
+    variants: [armv8.0-a, armv8.2-a-dotprod]
+    builder_image: bitnet/builder-cross:1
+    verifier_image: bitnet/verifier:1
+
+- name: Build a Rust workspace
+  bitnet.devops.kernel_build:
+    source:
+      path: /srv/src/swarm
+    backend: cargo
+    variants: [x86-64-v3, x86-64-v4-vnni]
+    programs: [swarm-worker]
+    hot_objects: [swarm-worker]
+    required_instructions:
+      x86-64-v3: [vpmaddwd ymm]
+    builder_image: bitnet/builder-cargo:1
+    verifier_image: bitnet/runtime:1
+    verify_command: [swarm-worker, --self-test]
+
+- name: Build a project that generates its kernels for a model
+  bitnet.devops.kernel_build:
+    source:
+      path: /srv/src/lut-kernels
+    backend: command
+    command:
+      generate:
+        - [python3, codegen.py, --model, bitnet-2b]
+      build:
+        - [make, -j2]
+    variants: [x86-64-v3]
+    libraries: [lut]
+    builder_image: bitnet/builder:1
+    verify: false
 """
 
 RETURN = r"""
@@ -243,6 +336,9 @@ manifest:
     hash:
       description: Name of the set.
       type: str
+    architecture:
+      description: What it is for, V(x86_64) or V(aarch64).
+      type: str
     source:
       description: Kind, name, version and content of the source.
       type: dict
@@ -267,7 +363,11 @@ verification:
   sample:
     x86-64-v3:
       disassembly: {"passed": true}
-      run: {"ran": true, "reason": "", "cosine": 0.99998, "relative_l2": 0.004}
+      run: {"ran": true, "reason": "", "how": "natively", "cosine": 0.99998, "relative_l2": 0.004}
+    armv8.2-a-dotprod:
+      disassembly: {"passed": true}
+      run: {"ran": true, "reason": "", "how": "under qemu-aarch64 version 7.2.22 with -cpu cortex-a76",
+            "cosine": 0.99997, "relative_l2": 0.008}
 plan:
   description: What was or is to be done, in order. Empty if nothing.
   returned: success
@@ -284,7 +384,6 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bitnet.devops.plugins.module_utils._kernels import catalogue
 from ansible_collections.bitnet.devops.plugins.module_utils._kernels.build import Build
 from ansible_collections.bitnet.devops.plugins.module_utils._kernels.errors import KernelError
 from ansible_collections.bitnet.devops.plugins.module_utils._kernels.source import Tools
@@ -317,13 +416,23 @@ def argument_spec() -> dict:
             },
         },
         "variants": {**names, "required": True},
+        "backend": {"type": "str", "choices": ["cmake", "cargo", "command"], "default": "cmake"},
+        "command": {
+            "type": "dict",
+            "options": {
+                "generate": {"type": "list", "elements": "list", "default": []},
+                "build": {"type": "list", "elements": "list", "required": True},
+            },
+        },
         "builder_image": text,
         "verify": {"type": "bool", "default": True},
         "verifier_image": {"type": "str"},
+        "verify_command": names,
         "cache_dir": {"type": "path", "default": "/var/lib/bitnet/cache"},
-        "programs": {**names, "default": list(catalogue.PROGRAMS)},
-        "libraries": {**names, "default": list(catalogue.LIBRARIES)},
-        "hot_objects": {**names, "default": list(catalogue.HOT_OBJECTS)},
+        "programs": names,
+        "libraries": names,
+        "hot_objects": names,
+        "required_instructions": {"type": "dict"},
         "jobs": {"type": "int"},
         "timeout": {"type": "int", "default": 3600},
         "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},

@@ -17,7 +17,8 @@ description:
     service named before is kept, too.
   - Keeps what a running task names and what a container on this host runs or has mounted, whoever made it.
   - Of the rest it removes images of O(repositories) from the local daemon, their manifests from the registry of
-    this host, and models with their records from O(state_dir).
+    this host, and models with their records from O(state_dir). An index goes with the images that it is made of, what
+    cosign has put beside an image goes with it, and so does what the role C(image_build) has written of it.
   - Only what carries the label C(io.bitnet.owner=bitnet.devops) goes, and of models only what has a C(model.json) that
     names it.
   - Ended containers of our services go where they hold an image that goes.
@@ -141,6 +142,10 @@ plan:
       description: Folders of models.
       type: list
       elements: str
+    evidence:
+      description: Digests of images whose bill of materials and provenance go with them.
+      type: list
+      elements: str
     records:
       description: Records that say which model a source gave.
       type: list
@@ -245,6 +250,8 @@ class Retention:
             models=self.models.models(),
             records=self.models.records(),
             leftovers=self.models.leftovers(),
+            evidence=self.models.evidence(),
+            registry_seen=self.registry_seen == "looked at",
             uncollected=self.container is not None and self.uncollected.exists(),
         )
         return plan(found, wanted, self.scope)
@@ -254,6 +261,8 @@ class Retention:
             self.models.remove_record(name)
         for name in made.leftovers:
             self.models.finish(name)
+        for digest in made.evidence:
+            self.models.remove_evidence(digest)
         for sha256 in made.models:
             self.models.remove(sha256)
         for container in made.containers:

@@ -26,20 +26,29 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.bitnet.devops.plugins.module_utils._kernels import client
+import yaml
+from ansible_collections.bitnet.devops.plugins.module_utils._kernels import catalogue, client
 from ansible_collections.bitnet.devops.plugins.module_utils._kernels.errors import KernelError
 
 from tests.lab import machine
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCKERFILE = CHECKOUT / "files" / "images" / "Dockerfile"
+MORE = CHECKOUT / "files" / "images" / "kernels.Dockerfile"
 MODULE = "ansible_collections.bitnet.devops.plugins.modules.kernel_build"
 V3, VNNI = "x86-64-v3", "x86-64-v4-vnni"
+ARM, DOTPROD = "armv8.0-a", "armv8.2-a-dotprod"
 # The lock of issue 3: what the collection ships by default.
 ENGINE = {
     "name": "ik-llama-cpp-python",
     "version": "0.1.5",
     "sha256": "33c67eb99e4dcab5e611050433243815709b8b3067753f9ce18375013cf002ad",
+}
+# A sign in one product of bytes, where it is compiled without AVX-512.
+WRONG = {
+    "path": "ggml/src/iqk/iqk_gemm_1bit.cpp",
+    "find": "acc[1] = _mm256_add_epi32(acc[1], _mm256_madd_epi16(m1_16, dot2));",
+    "replace": "acc[1] = _mm256_sub_epi32(acc[1], _mm256_madd_epi16(m1_16, dot2));",
 }
 
 CMAKE = """\
@@ -52,13 +61,24 @@ add_executable(tool tool.c)
 target_link_libraries(tool tiny)
 """
 TINY = """\
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#else
 #include <immintrin.h>
+#endif
+static int calls;
 void dot(const void *a, const void *b, int *sums) {
 #if defined(__AVX512VNNI__)
   _mm512_storeu_si512(sums, _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(a), _mm512_loadu_si512(b)));
 #elif defined(__AVX2__)
   __m256i pairs = _mm256_maddubs_epi16(_mm256_loadu_si256(a), _mm256_loadu_si256(b));
   _mm256_storeu_si256((void *)sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(ONE)));
+#elif defined(__ARM_FEATURE_DOTPROD)
+  vst1q_s32(sums, vmulq_n_s32(vdotq_s32(vdupq_n_s32(0), vld1q_s8(a), vld1q_s8(b)), ONE));
+#elif defined(__aarch64__)
+  int16x8_t products = vmull_s8(vld1_s8(a), vld1_s8(b));
+  sums[0] = ONE * vaddvq_s16(products);
+  __atomic_fetch_add(&calls, 1, __ATOMIC_SEQ_CST);
 #else
   sums[0] = 0;
 #endif
@@ -77,10 +97,23 @@ int main(void) {
 VERIFIER = """\
 #!/bin/sh
 set -eu
-[ "$*" = "kernels verify --kernels /kernels --variant $6 --json" ] || exit 2
-if LD_LIBRARY_PATH=/kernels/lib/$6 /kernels/bin/tool; then near=1.0 far=0.0; else near=0.5 far=0.9; fi
+case "$*" in
+  "kernels verify --kernels /kernels --variant $6 --json") emulator= ;;
+  "kernels verify --kernels /kernels --variant $6 --json --emulator $9 --deadline "[0-9]*) emulator=$9 ;;
+  *) exit 2 ;;
+esac
+if LD_LIBRARY_PATH=/kernels/lib/$6 $emulator /kernels/bin/tool; then near=1.0 far=0.0; else near=0.5 far=0.9; fi
 printf '{"ran": true, "cosine": %s, "relative_l2": %s}\\n' "$near" "$far"
 """
+
+
+def engine_patches() -> list[dict]:
+    """What the role image_build changes in the engine's source."""
+    defaults = yaml.safe_load((CHECKOUT / "roles" / "image_build" / "defaults" / "main.yml").read_text())
+    header = (CHECKOUT / "files" / "engine" / "armv8.0-a.h").read_text().rstrip()
+    lookup = "{{ lookup('ansible.builtin.file', image_build_files ~ '/engine/armv8.0-a.h') }}"
+    patches = defaults["image_build_kernel_patches"]
+    return [{**patch, "replace": patch["replace"].replace(lookup, header)} for patch in patches]
 
 
 def docker(*arguments: str, **options) -> str:
@@ -109,6 +142,27 @@ def verifier(builder) -> str:
     script = base64.b64encode(VERIFIER.encode()).decode()
     install = f"RUN echo {script} | base64 -d > /usr/bin/bitnet-cli && chmod 755 /usr/bin/bitnet-cli"
     return image("verifier", f"FROM {builder}\n{install}\n")
+
+
+def extended(name: str, base: str, purpose: str) -> str:
+    """An image with what kernels.Dockerfile adds to it."""
+    text = f"# {docker('image', 'inspect', '-f', '{{.Id}}', base)}\n{MORE.read_text()}"
+    return image(name, text, "--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"PURPOSE={purpose}")
+
+
+@pytest.fixture(scope="session")
+def cross_builder(builder) -> str:
+    return extended("builder-cross", builder, "cross")
+
+
+@pytest.fixture(scope="session")
+def rust_builder(builder) -> str:
+    return extended("builder-cargo", builder, "cargo")
+
+
+@pytest.fixture(scope="session")
+def emulating_verifier(verifier) -> str:
+    return extended("verifier-emulate", verifier, "emulate")
 
 
 @pytest.fixture
@@ -149,6 +203,12 @@ def arguments(tmp_path, tree, builder, verifier) -> dict:
         "hot_objects": ["tiny.c.o"],
         "timeout": 300,
     }
+
+
+@pytest.fixture
+def arm(arguments, cross_builder, emulating_verifier) -> dict:
+    images = {"builder_image": cross_builder, "verifier_image": emulating_verifier}
+    return {**arguments, **images, "variants": [ARM, DOTPROD]}
 
 
 def start(arguments: dict, **options) -> subprocess.Popen:
@@ -300,6 +360,276 @@ def test_a_damaged_file_is_noticed_and_built_again(arguments, name):
     assert not build({**arguments, "checksum": True})["changed"]
 
 
+# --- another architecture ---
+
+
+def test_arm_is_compiled_on_x86_and_each_variant_runs_on_its_own_cpu(arm):
+    result = build(arm)
+    assert result.get("changed"), result
+    manifest = result["manifest"]
+    assert manifest["architecture"] == "aarch64"
+    assert manifest["builder"]["target"] == "aarch64-linux-gnu"
+    for name, cpu in ((ARM, "cortex-a53"), (DOTPROD, "cortex-a76")):
+        assert re.fullmatch(
+            rf"under qemu-aarch64 version [\d.]+ with -cpu {cpu}", result["verification"][name]["run"]["how"]
+        )
+    kernels = Path(result["path"])
+    for path in (kernels / "bin" / "tool", *kernels.rglob("libtiny.so")):
+        # e_machine of ELF: 183 is AArch64.
+        assert int.from_bytes(path.read_bytes()[18:20], "little") == 183
+    assert not build(arm)["changed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        ("-march=armv8-a", "", f"{DOTPROD} is refused: tiny.c.o holds no sdot on v registers"),
+        ("-march=armv8.2-a+dotprod+i8mm", "vst1q_s32(a, vmmlaq_s32(vld1q_s32(a), vld1q_s8(a), vld1q_s8(a)))",
+         f"{DOTPROD} is refused: lib/libtiny.so holds 1 times smmla"),
+        ("-march=armv8.2-a+dotprod+sve", 'asm volatile("add z0.s, z0.s, z0.s")',
+         f"{DOTPROD} is refused: lib/libtiny.so holds 1 times add"),
+        # No rule forbids it, but the CPU that the variant is for does not have it.
+        ("-march=armv8.3-a+dotprod", 'asm volatile("fjcvtzs w0, d0" ::: "w0")', "computes something else"),
+    ],
+    ids=["flag-ignored", "i8mm", "sve", "not-in-the-cpu"],
+)  # fmt: skip
+def test_an_instruction_that_an_arm_cpu_lacks_is_found(arm, tree, change, code, message):
+    edit(tree, f"add_compile_options({change})")
+    if code:
+        (tree / "tiny.c").write_text(f"{TINY.replace('ONE', '1')}\nvoid more(void *a) {{ {code}; }}\n")
+        (tree / "tool.c").write_text(TOOL.replace("dot(a, b, sums);", "dot(a, b, sums); long x = 0; more(&x);").replace(
+            "int main", "void more(void *a);\nint main"))  # fmt: skip
+    refused({**arm, "variants": [DOTPROD]}, message)
+
+
+def test_an_arm_variant_that_computes_wrongly_is_refused(arm, tree):
+    (tree / "tiny.c").write_text(TINY.replace("ONE", "3"))
+    refused({**arm, "variants": [DOTPROD]}, f"variant {DOTPROD} is refused: it computes something else .*cosine 0.5")
+
+
+def test_what_the_images_lack_for_arm_is_said(arm, arguments):
+    refused({**arm, "builder_image": arguments["builder_image"]}, r"it has no aarch64-linux-gnu-g\+\+")
+    refused({**arm, "variants": [DOTPROD, V3]}, "One call builds for one architecture")
+    unproven = build({**arm, "verifier_image": arguments["verifier_image"]})
+    for name in (ARM, DOTPROD):
+        run = unproven["manifest"]["variants"][name]["verified"]["run"]
+        assert not run["ran"]
+        assert run["reason"].endswith("the verifier image has no qemu-aarch64-static")
+    proven = build(arm)
+    assert proven["plan"] == [f"verify {ARM} by a run", f"verify {DOTPROD} by a run", "publish the set"]
+    assert proven["manifest"]["variants"][ARM]["verified"]["run"]["ran"]
+
+
+# --- Rust ---
+
+CARGO = """\
+[workspace]
+members = ["dot", "tool"]
+[profile.release]
+opt-level = 3
+"""
+CRATES = {
+    "dot/Cargo.toml": '[package]\nname = "dot"\nversion = "1.0.0"\nedition = "2021"\n',
+    "dot/src/lib.rs": """\
+#[inline(never)]
+pub fn dot(a: &[i16], b: &[i16]) -> i32 {
+    a.iter().zip(b).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum::<i32>() * FACTOR
+}
+#[cfg(target_feature = "avx2")]
+const FACTOR: i32 = 1;
+#[cfg(not(target_feature = "avx2"))]
+const FACTOR: i32 = 1;
+""",
+    "tool/Cargo.toml": (
+        '[package]\nname = "tool"\nversion = "1.0.0"\nedition = "2021"\n[dependencies]\ndot = {path = "../dot"}\n'
+    ),
+    "tool/src/main.rs": """\
+fn main() {
+    // One, which the compiler does not know.
+    let step = std::env::args().count() as i16;
+    let a: Vec<i16> = (0..999).map(|x| x * step).collect();
+    let wanted: i64 = (0..999i64).map(|x| x * x).sum();
+    assert_eq!(i64::from(dot::dot(&a, &a)), wanted);
+}
+""",
+}
+LOCK = """\
+version = 3
+[[package]]
+name = "dot"
+version = "1.0.0"
+[[package]]
+name = "tool"
+version = "1.0.0"
+dependencies = [
+ "dot",
+]
+"""
+
+
+@pytest.fixture
+def rust(tmp_path, arguments, rust_builder) -> dict:
+    folder = tmp_path / "rust"
+    for name, text in {**CRATES, "Cargo.toml": CARGO, "Cargo.lock": LOCK}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return {
+        **arguments,
+        "source": {"path": str(folder)},
+        "backend": "cargo",
+        "builder_image": rust_builder,
+        "libraries": [],
+        "hot_objects": ["tool"],
+        "required_instructions": {V3: ["vpmulld ymm"], VNNI: ["vpmulld ymm"]},
+        "verify_command": ["tool"],
+    }
+
+
+def test_a_rust_workspace_is_built_for_each_cpu(rust):
+    result = build({**rust, "variants": [V3, VNNI]})
+    assert result.get("changed"), result
+    for name in (V3, VNNI):
+        assert (Path(result["path"]) / "lib" / name / "tool").stat().st_mode & 0o111
+    assert result["verification"][V3]["run"] == {"ran": True, "reason": "", "how": "natively"}
+    assert result["verification"][V3]["disassembly"]["required"]["vpmulld ymm"] > 0
+    assert result["manifest"]["builder"]["rust"].startswith("rustc 1.")
+    assert not build({**rust, "variants": [V3, VNNI]})["changed"]
+
+
+def test_rust_that_goes_wrong_is_refused(rust):
+    folder = Path(rust["source"]["path"])
+    (folder / "Cargo.toml").write_text(CARGO.replace("opt-level = 3", "opt-level = 0"))
+    refused(rust, f"{V3} is refused: tool holds no vpmulld on ymm")
+    (folder / "Cargo.toml").write_text(CARGO)
+    (folder / "dot" / "src" / "lib.rs").write_text(CRATES["dot/src/lib.rs"].replace("i32 = 1", "i32 = 2", 1))
+    refused(rust, f"variant {V3} is refused: verify_command ended with exit code 101")
+    (folder / "dot" / "src" / "lib.rs").write_text("pub fn dot() -> u8 { 256 }")
+    result = refused(rust, r"the build of x86-64-v3 failed (.|\n)*error: literal out of range")
+    assert Path(result["log_file"]).exists()
+    refused({**rust, "builder_image": rust["verifier_image"]}, "it has no cargo")
+
+
+def test_rust_needs_its_crates_with_it(rust):
+    folder = Path(rust["source"]["path"])
+    name, checksum = "leaf", "1" * 64
+    source = "registry+https://github.com/rust-lang/crates.io-index"
+    entry = f'[[package]]\nname = "{name}"\nversion = "1.2.3"\nsource = "{source}"\nchecksum = "{checksum}"\n'
+    needs = LOCK.replace(
+        'name = "dot"\nversion = "1.0.0"\n', f'name = "dot"\nversion = "1.0.0"\ndependencies = [\n "{name}",\n]\n'
+    )
+    (folder / "Cargo.lock").write_text(
+        needs.replace('[[package]]\nname = "tool"', f'{entry}[[package]]\nname = "tool"')
+    )
+    (folder / "dot" / "Cargo.toml").write_text(CRATES["dot/Cargo.toml"] + f'[dependencies]\n{name} = "1"\n')
+    (folder / "dot" / "src" / "lib.rs").write_text(CRATES["dot/src/lib.rs"].replace("* FACTOR", "* FACTOR * leaf::ONE"))
+    refused(rust, "needs the crates leaf, and the compiler has no network; run 'cargo vendor'")
+    # As cargo vendor leaves it.
+    crate = folder / "vendor" / name
+    (crate / "src").mkdir(parents=True)
+    (crate / "Cargo.toml").write_text(f'[package]\nname = "{name}"\nversion = "1.2.3"\n')
+    (crate / "src" / "lib.rs").write_text("pub const ONE: i32 = 1;\n")
+    (crate / ".cargo-checksum.json").write_text(json.dumps({"files": {}, "package": checksum}))
+    (folder / ".cargo").mkdir()
+    (folder / ".cargo" / "config.toml").write_text(
+        '[source.crates-io]\nreplace-with = "vendored-sources"\n[source.vendored-sources]\ndirectory = "vendor"\n'
+    )
+    assert build(rust).get("changed")
+
+
+# --- commands ---
+
+GENERATE = """\
+set -eu
+[ -n "$VARIANT" ] && [ "$PWD" = "$SOURCE" ]
+{
+  echo "static const signed char table[] = {"
+  for i in $(seq 0 63); do echo "$((i % 3 - 1)),"; done
+  echo "};"
+} > table.h
+"""
+KERNEL = """\
+#include "table.h"
+extern "C" int weigh(const signed char *values) {
+  int sum = 0;
+  for (int i = 0; i < 64; i++) sum += table[i] * values[i];
+  return sum * FACTOR;
+}
+"""
+CHECK = """\
+extern "C" int weigh(const signed char *values);
+int main() {
+  signed char values[64];
+  int wanted = 0;
+  for (int i = 0; i < 64; i++) { values[i] = i; wanted += (i % 3 - 1) * i; }
+  return weigh(values) == wanted ? 0 : 1;
+}
+"""
+COMPILE = """\
+set -eu
+$CXX $CXXFLAGS -fPIC -c kernel.cpp -o "$OUT/kernel.o"
+$CXX -shared "$OUT/kernel.o" -o "$OUT/libweigh.so"
+$CXX -O2 check.cpp -L"$OUT" -lweigh -o "$OUT/check"
+"""
+
+
+@pytest.fixture
+def generated(tmp_path, arguments) -> dict:
+    folder = tmp_path / "generated"
+    folder.mkdir()
+    for name, text in (
+        ("generate.sh", GENERATE), ("kernel.cpp", KERNEL.replace("FACTOR", "1")), ("check.cpp", CHECK),
+        ("compile.sh", COMPILE),
+    ):  # fmt: skip
+        (folder / name).write_text(text)
+    return {
+        **arguments,
+        "source": {"path": str(folder)},
+        "backend": "command",
+        "command": {"generate": [["sh", "generate.sh"]], "build": [["sh", "compile.sh"]]},
+        "programs": ["check"],
+        "libraries": ["weigh"],
+        "hot_objects": ["kernel.o"],
+        "required_instructions": {V3: ["vpmovsxbw ymm"], DOTPROD: ["sdot v"]},
+        "verify_command": ["check"],
+    }
+
+
+def test_a_generated_table_is_compiled_for_each_cpu(generated):
+    result = build({**generated, "variants": [V3, VNNI]})
+    assert result.get("changed"), result
+    for name in (V3, VNNI):
+        assert sorted(path.name for path in (Path(result["path"]) / "lib" / name).iterdir()) == ["check", "libweigh.so"]
+    assert result["verification"][V3]["run"]["ran"]
+    assert not build({**generated, "variants": [V3, VNNI]})["changed"]
+
+
+def test_commands_compile_for_arm_as_well(generated, arm):
+    images = {name: arm[name] for name in ("builder_image", "verifier_image")}
+    result = build({**generated, **images, "variants": [DOTPROD]})
+    assert result.get("changed"), result
+    assert "with -cpu cortex-a76" in result["verification"][DOTPROD]["run"]["how"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"command": {"generate": [["sh", "-c", "exit 7"]], "build": [["true"]]}}, r"failed \(exit code 7\)"),
+        ({"command": {"build": [["sh", "compile.sh"]]}}, r"table\.h: No such file"),
+        ({"command": {"build": [["no-such-tool"]]}}, r"failed \(exit code 127\)"),
+        ({"command": {"build": [["true"]]}}, "the build made no file check"),
+        ({"required_instructions": {V3: ["vpdpbusd zmm"]}}, "kernel.o holds no vpdpbusd on zmm"),
+        ({"verify_command": ["check-that"]}, "verify_command ended with exit code 127: .*check-that"),
+    ],
+)
+def test_commands_that_go_wrong_are_refused(generated, change, message):
+    refused({**generated, **change}, message)
+
+
+def test_a_command_that_computes_wrongly_is_refused(generated):
+    (Path(generated["source"]["path"]) / "kernel.cpp").write_text(KERNEL.replace("FACTOR", "2"))
+    refused(generated, f"variant {V3} is refused: verify_command ended with exit code 1")
+
+
 # --- two at once, and killed ---
 
 
@@ -355,6 +685,32 @@ def test_killed_at_any_moment_nothing_is_half_done(tmp_path, arguments, tree, mo
     assert folders(arguments, "work") == []
     assert containers() <= before
     assert not build({**arguments, "checksum": True})["changed"]
+
+
+def test_a_killed_build_goes_on_where_it_was(tmp_path, arguments, tree):
+    """What was compiled is in ccache: the same file is not compiled twice."""
+    (tree / "other.c").write_text("int other(void) { return 5; }\n")
+    edit(tree, "add_library(slow OBJECT other.c)\nadd_dependencies(slow tiny)\n")
+    (tree / "CMakeLists.txt").write_text((tree / "CMakeLists.txt").read_text() + "add_dependencies(tool slow)\n")
+    calls = tmp_path / "cache" / "ccache" / "calls"
+    (tree / "compiler.sh").write_text(
+        '#!/bin/sh\ncase "$*" in *" -c "*) for last; do :; done; echo "$last" >>/ccache/calls;'
+        ' case "$last" in *other.c) sleep 5;; esac;; esac\nexec cc "$@"\n'
+    )
+    (tree / "compiler.sh").chmod(0o755)
+    text = (tree / "CMakeLists.txt").read_text()
+    (tree / "CMakeLists.txt").write_text("set(CMAKE_C_COMPILER ${CMAKE_CURRENT_LIST_DIR}/compiler.sh)\n" + text)
+    process = start({**arguments, "progress_file": str(tmp_path / "lines")})
+    deadline = time.monotonic() + 120
+    while not (calls.exists() and "other.c" in calls.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert build(arguments).get("changed")
+    compiled = [Path(line).name for line in calls.read_text().splitlines()]
+    assert compiled.count("tiny.c") == 1, compiled
+    assert compiled.count("other.c") == 2, compiled
 
 
 # --- bad input ---
@@ -545,29 +901,54 @@ def test_a_full_disk_publishes_nothing(arguments, tmp_path, size):
 # --- the real engine ---
 
 
-def test_the_engine_is_built_proven_and_chosen(builder, workload_image):
-    """Compiled once per machine and content; proven by the NumPy reference in the image that is shipped."""
-    arguments = {
-        "source": {"package": ENGINE},
-        "variants": [V3, VNNI],
-        "builder_image": builder,
-        "verifier_image": workload_image,
-        "cache_dir": str(machine.cache_dir()),
-        "timeout": 3000,
-    }
+@pytest.fixture(scope="session")
+def engine_verifier(workload_image) -> str:
+    """The image that is shipped, with an emulator."""
+    return extended("workload-emulate", workload_image, "emulate")
+
+
+@pytest.fixture
+def engine(builder, cross_builder, engine_verifier):
+    """Arguments for variants of the engine. Compiled once per machine and content."""
+
+    def of(*variants: str) -> dict:
+        across = {catalogue.VARIANTS[name].architecture for name in variants} != {os.uname().machine}
+        return {
+            "source": {"package": ENGINE, "patches": engine_patches()},
+            "variants": list(variants),
+            "builder_image": cross_builder if across else builder,
+            "verifier_image": engine_verifier,
+            "cache_dir": str(machine.cache_dir()),
+            "timeout": 3000,
+        }
+
+    return of
+
+
+def proven(result: dict, name: str) -> str:
+    """How a variant was run, after a look at its figures; empty if it was not."""
+    run = result["manifest"]["variants"][name]["verified"]["run"]
+    if run["ran"]:
+        assert run["cosine"] >= 0.999
+        assert run["relative_l2"] < 0.02
+    return run["how"] if run["ran"] else ""
+
+
+def test_the_engine_is_built_proven_and_chosen(engine, builder):
+    """Three variants, one of them for ARM; proven by the NumPy reference in the image that is shipped."""
+    arguments = engine(V3, VNNI)
     result = finish(start(arguments), 3100)
     assert not result.get("failed"), result["msg"]
     kernels = Path(result["path"])
     flags = Path("/proc/cpuinfo").read_text()
     for name, variant in result["manifest"]["variants"].items():
-        run = variant["verified"]["run"]
         if all(re.search(rf"\b{flag}\b", flags) for flag in variant["requires"]):
-            assert run["ran"], run
-            assert run["cosine"] >= 0.999
-            assert run["relative_l2"] < 0.02
+            assert proven(result, name) == "natively"
+        elif name == V3:
+            assert "qemu-x86_64" in proven(result, name)
         else:
-            assert not run["ran"]
-            assert "lacks" in run["reason"]
+            assert proven(result, name) == ""
+            assert "lacks" in variant["verified"]["run"]["reason"]
         said = docker(
             *("run", "--rm", "--network=none", "-v", f"{kernels}:/kernels:ro"),
             *("-e", f"LD_LIBRARY_PATH=/kernels/lib/{name}", builder, "ldd", "/kernels/bin/llama-server"),
@@ -577,3 +958,40 @@ def test_the_engine_is_built_proven_and_chosen(builder, workload_image):
         assert "not found" not in said
     assert sum(file.stat().st_size for file in kernels.rglob("*") if file.is_file()) < 80 << 20
     assert not build(arguments)["changed"]
+
+
+def test_the_engine_for_arm_is_proven_on_its_own_cpu(engine):
+    result = finish(start(engine(DOTPROD)), 3100)
+    assert not result.get("failed"), result["msg"]
+    assert result["manifest"]["architecture"] == "aarch64"
+    assert proven(result, DOTPROD).endswith("with -cpu cortex-a76")
+    assert not build(engine(DOTPROD))["changed"]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name in catalogue.VARIANTS if name not in (V3, VNNI, DOTPROD)])
+def test_every_variant_of_the_engine(engine, name):
+    result = finish(start(engine(name)), 3100)
+    assert not result.get("failed"), result["msg"]
+    if not proven(result, name):
+        # Neither this CPU nor qemu has what it needs.
+        assert catalogue.VARIANTS[name].architecture == "x86_64"
+        assert "lacks" in result["manifest"]["variants"][name]["verified"]["run"]["reason"]
+
+
+@pytest.mark.full
+def test_the_engine_under_qemu_agrees_where_the_cpu_could_do_it_too(engine, engine_verifier):
+    kernels = finish(start(engine(V3)), 3100)["path"]
+    emulator = f"qemu-x86_64-static -cpu {catalogue.VARIANTS[V3].qemu_cpu}"
+    said = docker(
+        *("run", "--rm", "--network=none", "--tmpfs=/tmp", "-v", f"{kernels}:/kernels:ro", engine_verifier),
+        *("bitnet-cli", "kernels", "verify", "--kernels", "/kernels", "--variant", V3, "--json"),
+        *("--emulator", emulator, "--deadline", "500"),
+    )
+    assert json.loads(said)["passed"]
+
+
+@pytest.mark.full
+def test_an_engine_that_computes_wrongly_is_refused(engine):
+    source = {"package": ENGINE, "patches": [*engine_patches(), WRONG]}
+    refused({**engine(V3), "source": source}, f"variant {V3} is refused: it computes something else")

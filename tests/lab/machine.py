@@ -35,7 +35,7 @@ SUITE = "bookworm"
 PREFIX = "bitnet-test-"
 # Where mmdebstrap made the base image it is kept under this name: the official one is lent to it while tests run.
 KEPT_BASE = f"{PREFIX}base:bookworm-slim"
-KEPT = (IMAGE, f"{PREFIX}base", f"{PREFIX}builder")  # what saves a later run minutes
+KEPT = (IMAGE, f"{PREFIX}base", f"{PREFIX}builder", f"{PREFIX}builder-cross")  # what saves a later run minutes
 LABEL = "io.bitnet.test.machine"
 OWNER = "io.bitnet.test.owner"
 FLAVOURS = ("bare", "docker")

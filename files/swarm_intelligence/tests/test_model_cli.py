@@ -86,6 +86,36 @@ def test_nothing_runs_is_inconclusive(kernels: Path, model: Path, run: Run) -> N
     assert not document["ran"]
 
 
+def need_another_cpu(kernels: Path) -> None:
+    manifest = json.loads((kernels / "manifest.json").read_text())
+    manifest["variants"]["good"]["requires"] = ["quantum"]
+    (kernels / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_variant_for_another_cpu_runs_under_an_emulator(kernels: Path, model: Path, run: Run) -> None:
+    need_another_cpu(kernels)
+    verify = ["kernels", "verify", "--kernels", kernels, "--model", model, "--json"]
+    assert not run(*verify, "--variant", "good")[1]["ran"]
+    mark = kernels / "emulated"
+    emulator = f'sh -c \'echo "$1" >{mark}; exec "$@"\' emulator'
+    code, document, _unused = run(*verify, "--variant", "good", "--emulator", emulator)
+    assert code == 0, document
+    assert document["passed"]
+    assert mark.read_text() == f"{kernels}/bin/llama-server\n"
+    code, _unused, error = run(*verify, "--emulator", emulator)
+    assert (code, "name it with --variant" in error) == (3, True)
+
+
+def test_an_emulated_cpu_that_lacks_something_or_no_emulator(kernels: Path, model: Path) -> None:
+    verdict = verify_variant(kernels, "good", model, emulator=["sh", "-c", "kill -ILL $$"])
+    assert (verdict["ran"], verdict["passed"]) == (True, False)
+    assert "the engine died of SIGILL" in verdict["reason"]
+    verdict = verify_variant(kernels, "good", model, emulator=["qemu-of-nobody"])
+    assert not verdict["passed"]
+    assert "qemu-of-nobody: cannot be started" in verdict["reason"]
+    assert "name an emulator that is installed" in verdict["reason"]
+
+
 def test_unknown_variant_and_no_kernels(kernels: Path, tmp_path: Path, run: Run) -> None:
     code, _unused, error = run("kernels", "verify", "--kernels", kernels, "--variant", "x86-64-v9", "--json")
     assert (code, "name one of future, good" in error) == (3, True)

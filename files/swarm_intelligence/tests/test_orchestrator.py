@@ -152,7 +152,7 @@ def test_serves_and_ends_on_sigterm(container):
     container.start()
     wait_until(container.ready, 30)
     api = container.get("/api").json()
-    assert api["variant"] == {"name": "x86-64-v3", "reason": "the best that this CPU can run"}
+    assert api["variant"] == {"name": "x86-64-v3", "reason": "the only one that this CPU runs"}
     answer = httpx.post(container.url + "/v1/completions", json={"prompt": "Hi"}, headers=AUTHORIZED, trust_env=False)
     assert answer.json()["choices"][0]["text"] == "x"
     children = container.children()
@@ -210,6 +210,31 @@ def test_a_cpu_below_every_variant(container):
     assert "x86-64-v3 needs avx2 bmi2 f16c" in container.messages()
 
 
+def test_the_choice_and_its_reason_are_told(container):
+    v4 = FLAGS + " avx512f"
+    container.variants({"low": ("fma", 1, True), "x86-64-v3": (FLAGS, 3, True), "x86-64-v4": (v4, 4, True)})
+    container.start()
+    wait_until(container.ready, 30)
+    reason = "the best of 2 that this CPU runs; x86-64-v4 needs avx512f"
+    assert container.get("/api").json()["variant"] == {"name": "x86-64-v3", "reason": reason}
+    found = [line for line in container.get("/metrics").text.splitlines() if line.startswith("bitnet_kernel_variant")]
+    assert len(found) == 1 and found[0].endswith(" 1.0")
+    assert 'variant="x86-64-v3"' in found[0] and f'reason="{reason}"' in found[0]
+    container.end()
+    container.start(BITNET_VARIANT="low")
+    wait_until(container.ready, 30)
+    assert container.get("/api").json()["variant"] == {"name": "low", "reason": "set by BITNET_VARIANT"}
+    assert 'reason="set by BITNET_VARIANT"' in container.get("/metrics").text
+
+
+def test_a_cpu_of_which_nothing_is_known(container):
+    container.cpu("")
+    container.start()
+    assert container.process.wait(30) == os.EX_UNAVAILABLE
+    assert "The CPU's features are not known" in container.messages()
+    assert "set BITNET_CPUINFO" in container.messages()
+
+
 def test_an_unproven_variant_that_fails_its_check_is_passed_over(container):
     container.variants({"x86-64-v3": (FLAGS, 3, True), "x86-64-v4-vnni": (FLAGS + " avx512f", 4, False)})
     container.cpu(FLAGS + " avx512f")
@@ -217,7 +242,10 @@ def test_an_unproven_variant_that_fails_its_check_is_passed_over(container):
     wait_until(container.ready, 60)
     variant = container.get("/api").json()["variant"]
     assert variant["name"] == "x86-64-v3"
-    assert "x86-64-v4-vnni failed its known-answer run" in variant["reason"]
+    assert variant["reason"] == (
+        "the only one that this CPU runs; x86-64-v4-vnni failed its known-answer run (see the log)"
+    )
+    assert any(line["message"] == "variant refused" and line["problem"] for line in container.log())
 
 
 def test_no_variant_that_computes_right(container):

@@ -76,6 +76,34 @@ def test_flags_are_those_of_all_cpus(tmp_path):
         cpu.cpu_flags(tmp_path / "missing")
 
 
+def test_on_aarch64_the_kernels_word_goes_before_its_file(monkeypatch):
+    # fp, asimd, atomics, asimddp of the first word; i8mm of the second
+    monkeypatch.setattr(cpu, "_hwcaps", lambda: (1 << 0 | 1 << 1 | 1 << 8 | 1 << 20, 1 << 13))
+    assert cpu.cpu_flags(cpu.OWN, "aarch64") == {"fp", "asimd", "atomics", "asimddp", "i8mm"}
+    assert "asimddp" not in cpu.cpu_flags(cpu.OWN, "x86_64")
+    monkeypatch.setattr(cpu, "_hwcaps", lambda: (0, 0))
+    assert cpu.cpu_flags(cpu.OWN, "aarch64") == cpu.cpu_flags(cpu.OWN)
+
+
+def test_a_file_that_is_named_is_read_on_aarch64_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu, "_hwcaps", lambda: (3, 0))
+    (tmp_path / "cpuinfo").write_text("Features\t: fp asimd asimddp\n")
+    assert cpu.cpu_flags(tmp_path / "cpuinfo", "aarch64") == {"fp", "asimd", "asimddp"}
+
+
+def test_this_kernel_tells_its_processes_something():
+    assert cpu._hwcaps()[0] > 0
+
+
+def test_the_reason_names_what_better_ones_need():
+    flags = frozenset(INTEL)
+    assert cpu.why(V3, [V3], BOTH, flags) == (
+        "the only one that this CPU runs; x86-64-v4-vnni needs avx512_vnni avx512f"
+    )
+    assert cpu.why(V4, [V4, V3], BOTH, V4.requires) == "the best of 2 that this CPU runs"
+    assert cpu.why(V3, [V3], BOTH, V4.requires) == "the only one that this CPU runs"
+
+
 def test_manifest(tmp_path):
     entry = {"requires": sorted(INTEL), "rank": 3, "verified": {"run": {"ran": True}}}
     (tmp_path / "manifest.json").write_text(json.dumps({"schema": 1, "variants": {"x86-64-v3": entry}}))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from . import catalogue, commands, manifest, source
+from . import catalogue, commands, manifest, method, running, source
 from .cache import Cache
 from .client import Engine, Unavailable
 from .errors import KernelError
@@ -31,9 +32,12 @@ class Build:
         self.progress = Progress(params.get("progress_file"))
         self.deadline = time.monotonic() + params["timeout"]
         self.warnings: list[str] = []
-        self.variants = catalogue.choose(params["variants"])
-        cpu = catalogue.cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-        self.lacks = {variant.name: catalogue.lacking(variant, cpu) for variant in self.variants}
+        self.method = method.resolve(params)
+        self.variants = self.method.variants
+        self.machine = os.uname().machine
+        self.target = commands.cross_target(self.machine, self.variants[0].architecture, self.method.backend)
+        self.features = catalogue.cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        self.ways: dict[str, running.Way] = {}
 
     def run(self) -> dict[str, Any]:
         try:
@@ -52,12 +56,11 @@ class Build:
             self.progress.end()
 
     def _run(self) -> dict[str, Any]:
-        origin = source.resolve(self.params["source"], self._content_of)
+        origin = source.resolve(self.params["source"], self._content_of, self.method.backend)
         try:
             engine = Engine(self.params["docker_host"])
             image_id = engine.image_id("builder_image", self.params["builder_image"])
-            if self.params["verify"] and not all(self.lacks.values()):
-                engine.image_id("verifier_image", self.params["verifier_image"])
+            self.ways = self._find_ways(engine)
             toolchain = self._toolchain(engine, image_id)
         except Unavailable as error:
             if not self.check_mode:
@@ -65,12 +68,16 @@ class Build:
             self.warnings.append(f"{error}. The plan supposes that it will be there, and that nothing is cached.")
             return self._unknown()
         wanted = Wanted(
-            origin.identity(),
-            toolchain,
-            self.variants,
-            self.params["programs"],
-            self.params["libraries"],
-            self.params["hot_objects"],
+            source=origin.identity(),
+            toolchain=toolchain,
+            variants=self.variants,
+            programs=self.method.programs,
+            libraries=self.method.libraries,
+            hot_objects=self.method.hot_objects,
+            backend=self.method.backend,
+            generate=self.method.generate,
+            build=self.method.build,
+            verify_command=self.method.verify_command,
         )
         found, plan = self._look(wanted)
         if self.check_mode or not plan.changed:
@@ -90,7 +97,7 @@ class Build:
                 origin=origin,
                 wanted=wanted,
                 params=self.params,
-                lacks=self.lacks,
+                ways=self.ways,
                 progress=self.progress,
                 left=self._left,
                 tools=self.tools,
@@ -130,19 +137,36 @@ class Build:
             self.cache.remember("path", path, {"signature": now, "sha256": content})
         return content
 
+    def _find_ways(self, engine: Engine) -> dict[str, running.Way]:
+        """How each variant can be run here; the verifier image is looked at only if one can be."""
+        emulators: dict[str, str] = {}
+        if self.params["verify"]:
+            obstacles = [running.obstacle(variant, self.machine, self.features) for variant in self.variants]
+            emulated = any(reason and item.qemu_cpu for reason, item in zip(obstacles, self.variants))
+            if emulated or not all(obstacles):
+                image_id = engine.image_id("verifier_image", self.params["verifier_image"])
+            if emulated:
+                emulators = self._emulators(engine, image_id)
+        return {item.name: running.find_way(item, self.machine, self.features, emulators) for item in self.variants}
+
+    def _emulators(self, engine: Engine, image_id: str) -> dict[str, str]:
+        known = self.cache.remembered("emulators", image_id)
+        if known:
+            return dict(known["emulators"])
+        _status, output = self._ask(engine, image_id, running.LOOK, "verifier_image: the look at its emulators")
+        emulators = running.parse_look(output)
+        if not self.check_mode:
+            self.cache.remember("emulators", image_id, {"emulators": emulators})
+        return emulators
+
     def _toolchain(self, engine: Engine, image_id: str) -> dict[str, str]:
-        known = self.cache.remembered("toolchain", image_id)
+        backend = self.method.backend
+        key = " ".join(word for word in (image_id, backend if backend != "cmake" else "", self.target) if word)
+        known = self.cache.remembered("toolchain", key)
         if known:
             return dict(known["toolchain"])
-        status, output = engine.run(
-            image_id,
-            ["sh", "-c", commands.TOOLCHAIN],
-            cache="look",
-            mounts={},
-            environment={},
-            timeout=min(self._left(), 60),
-            what="builder_image: the look at its tools",
-        )
+        script = commands.toolchain_script(backend, self.target)
+        status, output = self._ask(engine, image_id, script, "builder_image: the look at its tools")
         toolchain = commands.parse_toolchain(output)
         if status != 0:
             raise KernelError(
@@ -150,12 +174,23 @@ class Build:
                 + (f"it has no {toolchain['missing']}" if "missing" in toolchain else output.strip()[-500:])
             )
         if not self.check_mode:
-            self.cache.remember("toolchain", image_id, {"toolchain": toolchain})
+            self.cache.remember("toolchain", key, {"toolchain": toolchain})
         return toolchain
+
+    def _ask(self, engine: Engine, image_id: str, script: str, what: str) -> tuple[int, str]:
+        return engine.run(
+            image_id,
+            ["sh", "-c", script],
+            cache="look",
+            mounts={},
+            environment={},
+            timeout=min(self._left(), 60),
+            what=what,
+        )
 
     def _look(self, wanted: Wanted) -> tuple[Found, Plan]:
         found = self.cache.find(wanted, self.params["checksum"])
-        runnable = {name for name, lacks in self.lacks.items() if not lacks}
+        runnable = {name for name, way in self.ways.items() if way.possible}
         return found, make_plan(wanted, found, self.params["verify"], runnable)
 
     def _left(self) -> float:
@@ -171,7 +206,10 @@ class Build:
     def _unknown(self) -> dict[str, Any]:
         plan = Plan(
             [
-                *(Step("build", variant.name, programs=not number) for number, variant in enumerate(self.variants)),
+                *(
+                    Step("build", variant.name, programs=not number and self.method.backend == "cmake")
+                    for number, variant in enumerate(self.variants)
+                ),
                 Step("publish"),
             ],
             {variant.name: "planned" for variant in self.variants},

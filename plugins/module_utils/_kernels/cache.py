@@ -48,16 +48,19 @@ class Cache:
             variant.name: self.component("variants", wanted.variant_key(variant), deep) for variant in wanted.variants
         }
         variants = {name: record for name, record in records.items() if record is not None}
-        complete = len(variants) == len(records) and (programs is not None or not wanted.programs)
-        published = complete and self._is_published(wanted.set_key(), programs, variants, deep)
+        complete = len(variants) == len(records) and (programs is not None or not wanted.shared)
+        published = complete and self._is_published(wanted, programs, variants, deep)
         return Found(programs is not None, variants, published)
 
     def _is_published(
-        self, key: str, programs: dict[str, Any] | None, variants: dict[str, dict[str, Any]], deep: bool
+        self, wanted: Wanted, programs: dict[str, Any] | None, variants: dict[str, dict[str, Any]], deep: bool
     ) -> bool:
-        folder = self.at("kernels", key)
+        folder = self.at("kernels", wanted.set_key())
         described = manifest.load(folder / "manifest.json")
-        if described is None or any(
+        # Sets were published once that did not say for which architecture they are.
+        if described is None or described.get("architecture") != wanted.architecture:
+            return False
+        if any(
             described["variants"].get(name, {}).get("verified", {}).get("run") != record["run"]
             for name, record in variants.items()
         ):

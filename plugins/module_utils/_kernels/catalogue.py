@@ -34,11 +34,29 @@ DEFINES = {
     "GGML_NATIVE": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
 }
+# What a cross compiler needs in addition; {target} is what the names of its programs begin with.
+CROSS = {
+    "CMAKE_C_COMPILER": "{target}-gcc",
+    "CMAKE_CXX_COMPILER": "{target}-g++",
+    "CMAKE_FIND_ROOT_PATH": "/usr/{target}",
+    "CMAKE_FIND_ROOT_PATH_MODE_INCLUDE": "ONLY",
+    "CMAKE_FIND_ROOT_PATH_MODE_LIBRARY": "ONLY",
+    "CMAKE_FIND_ROOT_PATH_MODE_PACKAGE": "ONLY",
+    "CMAKE_FIND_ROOT_PATH_MODE_PROGRAM": "NEVER",
+    "CMAKE_SYSTEM_NAME": "Linux",
+    "CMAKE_SYSTEM_PROCESSOR": "aarch64",
+}
+# From which machine to which architecture can be compiled across, and the compiler's name.
+CROSS_TARGETS = {("x86_64", "aarch64"): "aarch64-linux-gnu"}
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """A mnemonic together with the widest register class among its operands: zmm, ymm, xmm, tmm or none."""
+    """A mnemonic together with the widest register class among its operands.
+
+    Classes are zmm, ymm, xmm, tmm or none on x86_64; on aarch64 z (a vector of SVE), v (a vector of Advanced SIMD) or
+    none.
+    """
 
     mnemonic: str
     register: str
@@ -46,42 +64,202 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Variant:
-    """One microarchitecture: flags to compile with, cpuinfo flags to run with, instructions to look for."""
+    """One microarchitecture: flags to compile with, features to run with, instructions to look for."""
 
     name: str
+    # As uname -m says it: x86_64 or aarch64.
+    architecture: str
     flags: tuple[str, ...]
+    # Words of /proc/cpuinfo: of its line "flags" on x86_64, of its line "Features" on aarch64. Everything that the
+    # flags allow the compiler to use is here, not only what the source asks for by name.
     requires: tuple[str, ...]
+    # Of two variants of one architecture that a CPU runs, the higher is the better.
     rank: int
     # All of these must occur in the hot objects,
     present: tuple[Instruction, ...]
-    # and in no library any of these: register classes, or "evex", the encoding that AVX-512 brought.
+    # and in no library any of these: register classes, mnemonics, "evex" (the encoding that AVX-512 brought), or "lse"
+    # (the atomics of Armv8.1).
     absent: tuple[str, ...]
+    # What "qemu-ARCHITECTURE -cpu" is given to run it; empty where qemu has no CPU with these features.
+    qemu_cpu: str
+    # Where it is written which CPUs have these features.
+    source: str
 
 
+_PSABI = "x86-64 psABI, section Micro-Architecture Levels"
+_INTEL = "Intel 64 and IA-32 Architectures SDM, CPUID leaf 7"
+_HWCAPS = "Linux, Documentation/arch/arm64/elf_hwcaps.rst"
+# qemu emulates no AVX-512 and no AVX-VNNI (as of 10.0), whatever CPU model is asked for.
+_NO_QEMU = ""
+
+# The engine's matrix products need AVX2, FMA and F16C (iqk_config.h); without them it aborts at the first token. Every
+# CPU with those three has the rest of x86-64-v3 too: this level is the floor on x86_64, nothing lower would run.
 _V3 = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
-_V4_VNNI = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_V4_VNNI = (*_V4, "avx512_vnni")
+# What the engine asks for by name on top of VNNI. Not -march=znver4, which GCC knows from 12.3 on, and not
+# -march=sapphirerapids, which would allow more than these words promise.
+_V4_BF16 = (*_V4_VNNI, "avx512_bf16", "avx512vbmi", "avx512_vpopcntdq")
+_V4_BF16_FLAGS = ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mavx512vbmi", "-mavx512vpopcntdq")
+
+# On aarch64 they need dotprod: a source that is not patched aborts on armv8.0-a in the same way.
+_ARM = ("asimd", "fp")
+# -march=armv8.2-a allows the compiler all that was optional before: crc32, atomics, asimdrdm.
+_DOTPROD = (*_ARM, "asimddp", "asimdhp", "asimdrdm", "atomics", "crc32", "fphp")
+_I8MM = (*_DOTPROD, "bf16", "i8mm")
+_SVE = (*_I8MM, "sve", "svebf16", "svei8mm")
+_DOTPROD_MARCH = "-march=armv8.2-a+dotprod+fp16"
+_MATRIX = ("smmla", "ummla", "usmmla", "bfdot", "bfmmla")
 
 VARIANTS = {
     variant.name: variant
     for variant in (
         Variant(
             name="x86-64-v3",
+            architecture="x86_64",
             flags=("-march=x86-64-v3", "-mtune=haswell"),
             requires=_V3,
             rank=30,
             present=(Instruction("vpmaddubsw", "ymm"), Instruction("vpmaddwd", "ymm")),
             absent=("evex", "zmm", "tmm"),
+            qemu_cpu="Haswell-noTSX",
+            source=_PSABI,
+        ),
+        Variant(
+            name="x86-64-v3-avxvnni",
+            architecture="x86_64",
+            flags=("-march=x86-64-v3", "-mavxvnni", "-mtune=alderlake"),
+            requires=(*_V3, "avx_vnni"),
+            rank=35,
+            present=(Instruction("vpmaddubsw", "ymm"), Instruction("vpmaddwd", "ymm")),
+            absent=("evex", "zmm", "tmm"),
+            qemu_cpu=_NO_QEMU,
+            source=f"{_PSABI}; {_INTEL}.1 EAX bit 4",
+        ),
+        Variant(
+            name="x86-64-v4",
+            architecture="x86_64",
+            flags=("-march=x86-64-v4", "-mtune=skylake-avx512"),
+            requires=_V4,
+            rank=40,
+            present=(Instruction("vpmaddubsw", "ymm"), Instruction("vpmullq", "ymm")),
+            absent=("tmm", "vpdpbusd"),
+            qemu_cpu=_NO_QEMU,
+            source=_PSABI,
         ),
         Variant(
             name="x86-64-v4-vnni",
+            architecture="x86_64",
             flags=("-march=x86-64-v4", "-mavx512vnni", "-mtune=icelake-server"),
             requires=_V4_VNNI,
             rank=45,
             present=(Instruction("vpdpbusd", "zmm"),),
             absent=("tmm",),
+            qemu_cpu=_NO_QEMU,
+            source=f"{_PSABI}; {_INTEL} ECX bit 11",
+        ),
+        Variant(
+            name="znver4",
+            architecture="x86_64",
+            flags=(*_V4_BF16_FLAGS, "-mtune=znver3"),
+            requires=_V4_BF16,
+            rank=50,
+            present=(Instruction("vpdpbusd", "zmm"), Instruction("vpermt2b", "ymm")),
+            absent=("tmm",),
+            qemu_cpu=_NO_QEMU,
+            source="AMD64 Architecture Programmer's Manual, volume 3, appendix E; GCC's option -march=znver4",
+        ),
+        Variant(
+            name="sapphirerapids",
+            architecture="x86_64",
+            flags=(*_V4_BF16_FLAGS, "-mavx512fp16", "-mtune=sapphirerapids"),
+            requires=(*_V4_BF16, "avx512_fp16"),
+            rank=55,
+            present=(Instruction("vpdpbusd", "zmm"), Instruction("vpermt2b", "ymm")),
+            absent=("tmm",),
+            qemu_cpu=_NO_QEMU,
+            source=f"{_INTEL}, EDX bit 23; GCC's option -march=sapphirerapids",
+        ),
+        Variant(
+            name="armv8.0-a",
+            architecture="aarch64",
+            flags=("-march=armv8-a", "-mtune=cortex-a53"),
+            requires=_ARM,
+            rank=10,
+            present=(Instruction("smull", "v"),),
+            absent=("z", "lse", "sdot", "udot", *_MATRIX),
+            qemu_cpu="cortex-a53",
+            source=_HWCAPS,
+        ),
+        Variant(
+            name="armv8.2-a-dotprod",
+            architecture="aarch64",
+            flags=(_DOTPROD_MARCH, "-mtune=cortex-a76"),
+            requires=_DOTPROD,
+            rank=20,
+            present=(Instruction("sdot", "v"),),
+            absent=("z", *_MATRIX),
+            qemu_cpu="cortex-a76",
+            source=f"{_HWCAPS}; FEAT_DotProd and FEAT_FP16 of the Arm ARM",
+        ),
+        Variant(
+            name="armv8.6-a-i8mm",
+            architecture="aarch64",
+            # Not -march=armv8.6-a: that would allow pointer authentication and more, which these words do not promise.
+            flags=(f"{_DOTPROD_MARCH}+i8mm+bf16", "-mtune=cortex-a76"),
+            requires=_I8MM,
+            rank=30,
+            present=(Instruction("sdot", "v"),),
+            absent=("z",),
+            # qemu 7.2 has no model with these features. Of what "max" has beyond them this can be switched off; GCC and
+            # its assembler are told of nothing else, and the disassembly is judged.
+            qemu_cpu="max,sve=off,pauth=off",
+            source=f"{_HWCAPS}; FEAT_I8MM and FEAT_BF16 of the Arm ARM",
+        ),
+        Variant(
+            name="neoverse-v1",
+            architecture="aarch64",
+            flags=(f"{_DOTPROD_MARCH}+i8mm+bf16+sve", "-mtune=neoverse-v1"),
+            requires=_SVE,
+            rank=40,
+            present=(Instruction("sdot", "v"),),
+            absent=(),
+            # qemu has the model neoverse-v1 from 8.1 on; before, "max" with its vectors of 256 bits (it has SVE2, too).
+            qemu_cpu="max,sve256=on",
+            source=f"{_HWCAPS}; Arm Neoverse V1 Core TRM",
+        ),
+        Variant(
+            name="neoverse-v2",
+            architecture="aarch64",
+            flags=(f"{_DOTPROD_MARCH}+i8mm+bf16+sve2", "-mtune=neoverse-n2"),
+            requires=(*_SVE, "sve2"),
+            rank=50,
+            present=(Instruction("sdot", "v"),),
+            absent=(),
+            # qemu has no neoverse-v2 (as of 10.0): "max" with its vectors of 128 bits.
+            qemu_cpu="max,sve128=on",
+            source=f"{_HWCAPS}; Arm Neoverse V2 Core TRM",
         ),
     )
 }
+
+PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
+
+
+def platform(architecture: str) -> str:
+    """The platform of an architecture, as the OCI image index writes it."""
+    try:
+        return PLATFORMS[architecture]
+    except KeyError:
+        raise KernelError(f"architecture: {architecture!r} is none of {', '.join(PLATFORMS)}") from None
+
+
+def by_architecture(names: list[str]) -> dict[str, list[str]]:
+    """The names of variants under the architecture of each, in the order of the catalogue."""
+    split: dict[str, list[str]] = {}
+    for variant in choose(names):
+        split.setdefault(variant.architecture, []).append(variant.name)
+    return split
 
 
 def choose(names: list[str]) -> list[Variant]:

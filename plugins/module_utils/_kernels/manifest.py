@@ -79,12 +79,15 @@ def make_manifest(
     builder: dict[str, Any],
     programs: dict[str, Any] | None,
     variants: dict[str, dict[str, Any]],
+    *,
+    architecture: str,
 ) -> dict[str, Any]:
     """The manifest of a set, from the records of its components."""
     components = [*([programs] if programs else []), *variants.values()]
     return {
         "schema": SCHEMA,
         "hash": key,
+        "architecture": architecture,
         "source": source,
         "builder": builder,
         "programs": [_public(file, "bin") for file in below(programs, "bin")] if programs else [],

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from .catalogue import DEFINES, RECIPE, Variant
+from .catalogue import CROSS, DEFINES, RECIPE, Variant
 from .verification import SWITCHED_OFF
 
 UNKNOWN = "known after build"
@@ -22,9 +22,16 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+Steps = tuple[tuple[str, ...], ...]
+
+
 @dataclass(frozen=True)
 class Wanted:
-    """Everything that decides the bytes: source, compiler, variants, and which outputs are collected."""
+    """Everything that decides the bytes and their proof: source, compiler, variants, and which outputs are collected.
+
+    With the backend cmake programs are built once and libraries per variant, with the others both are per variant.
+    generate and build are the steps of the backend command; verify_command proves a variant in place of bitnet-cli.
+    """
 
     source: dict[str, str]
     toolchain: dict[str, str]
@@ -32,17 +39,55 @@ class Wanted:
     programs: list[str]
     libraries: list[str]
     hot_objects: list[str]
+    backend: str = "cmake"
+    generate: Steps = ()
+    build: Steps = ()
+    verify_command: tuple[str, ...] = ()
+
+    @property
+    def architecture(self) -> str:
+        return self.variants[0].architecture
+
+    @property
+    def target(self) -> str:
+        """What the names of a cross compiler's programs begin with; empty where the builder compiles for itself."""
+        return self.toolchain.get("target", "")
+
+    @property
+    def shared(self) -> list[str]:
+        """Programs that all variants use."""
+        return self.programs if self.backend == "cmake" else []
+
+    @property
+    def results(self) -> list[str]:
+        """File names that each variant has of its own."""
+        own = [] if self.backend == "cmake" else self.programs
+        return [*own, *(f"lib{name}.so" for name in self.libraries)]
+
+    def named(self, name: str) -> Variant:
+        return next(variant for variant in self.variants if variant.name == name)
+
+    def defines(self) -> dict[str, str]:
+        """The definitions of CMake that all variants share."""
+        if not self.target:
+            return DEFINES
+        return {**DEFINES, **{name: value.format(target=self.target) for name, value in CROSS.items()}}
 
     def _common(self) -> dict[str, Any]:
-        return {"recipe": RECIPE, "source": self.source, "toolchain": self.toolchain, "defines": DEFINES}
+        common: dict[str, Any] = {"recipe": RECIPE, "source": self.source, "toolchain": self.toolchain}
+        if self.backend == "cmake":
+            return {**common, "defines": self.defines()}
+        return {**common, "backend": self.backend, "generate": self.generate, "build": self.build}
 
     def programs_key(self) -> str:
-        return digest({**self._common(), "programs": sorted(self.programs)})
+        return digest({**self._common(), "programs": sorted(self.shared)})
 
     def variant_key(self, variant: Variant) -> str:
         return digest(
             {
                 **self._common(),
+                **({"programs": sorted(self.programs)} if self.backend != "cmake" else {}),
+                **({"verify_command": self.verify_command} if self.verify_command else {}),
                 "flags": variant.flags,
                 "libraries": sorted(self.libraries),
                 "hot_objects": sorted(self.hot_objects),
@@ -112,7 +157,7 @@ def make_plan(wanted: Wanted, found: Found, verify: bool, runnable: set[str]) ->
     """The least work that leads from what is found to what is wanted."""
     steps: list[Step] = []
     states: dict[str, str] = {}
-    programs_missing = not found.programs and bool(wanted.programs)
+    programs_missing = not found.programs and bool(wanted.shared)
     for variant in wanted.variants:
         record = found.variants.get(variant.name)
         states[variant.name] = "cached" if record is not None else "planned"
@@ -140,8 +185,9 @@ def make_diff(wanted: Wanted | None, found: Found | None, plan: Plan, path: str)
         before["variants"][name] = "built" if state == "cached" else "absent"
         due = any(step.action == "verify" and step.variant == name for step in plan.steps)
         after["variants"][name] = "built, verified by a run" if due else "built"
-    before["programs"] = "built" if found and found.programs else "absent"
-    after["programs"] = "built"
+    if wanted is None or wanted.shared:
+        before["programs"] = "built" if found and found.programs else "absent"
+        after["programs"] = "built"
     before["set"] = after_set if before["published"] else "absent"
     after["set"] = after_set
     return {

@@ -52,10 +52,13 @@ class Source:
     subdir: str
     location: str = ""
     patches: tuple[Patch, ...] = ()
+    backend: str = "cmake"
 
     def identity(self) -> dict[str, str]:
         """What takes part in the hash: the content, wherever it came from, and what is changed in it."""
-        return {"content": self.content, "subdir": self.subdir, **self._patched()}
+        # The folder that is built is another for another backend.
+        backend = {} if self.backend == "cmake" else {"backend": self.backend}
+        return {"content": self.content, "subdir": self.subdir, **backend, **self._patched()}
 
     def described(self) -> dict[str, str]:
         """What the manifest says."""
@@ -88,7 +91,7 @@ def _sha256(option: str, value: str) -> str:
     return value.lower()
 
 
-def resolve(source: dict[str, Any], tree_hash: Callable[[str], str]) -> Source:
+def resolve(source: dict[str, Any], tree_hash: Callable[[str], str], backend: str = "cmake") -> Source:
     """The source that the option names. Only a path is read; nothing is fetched."""
     patches = tuple(Patch(entry["path"], entry["find"], entry["replace"]) for entry in source.get("patches") or ())
     for patch in patches:
@@ -96,7 +99,7 @@ def resolve(source: dict[str, Any], tree_hash: Callable[[str], str]) -> Source:
             raise KernelError(f"source.patches: {patch.path!r} leads out of the source; name a file below it")
         if not patch.find:
             raise KernelError(f"source.patches: 'find' is empty for {patch.path!r}; give the text to replace")
-    return replace(_resolve(source, tree_hash), patches=patches)
+    return replace(_resolve(source, tree_hash), patches=patches, backend=backend)
 
 
 def _resolve(source: dict[str, Any], tree_hash: Callable[[str], str]) -> Source:
@@ -310,19 +313,42 @@ def _harmless(member: tarfile.TarInfo) -> tarfile.TarInfo:
 # --- making it ready --------------------------------------------------------------------------------------------------
 
 
-def find_root(tree: Path, subdir: str) -> Path:
-    """The folder to build: subdir if given; else the one with ik_llama.cpp's layout; else the topmost CMake project."""
+def find_root(tree: Path, subdir: str, backend: str = "cmake") -> Path:
+    """The folder to build: subdir if given; else the one with ik_llama.cpp's layout; else the topmost project.
+
+    For the backend command, which knows no project by its files, it is the folder that the source is, or holds alone.
+    """
+    project = {"cmake": "CMakeLists.txt", "cargo": "Cargo.toml"}.get(backend, "")
     if subdir:
         for top in (tree, *sorted(path for path in tree.iterdir() if path.is_dir())):
-            if (top / subdir / "CMakeLists.txt").is_file():
+            if (top / subdir / project).exists():
                 return top / subdir
-        raise KernelError(f"source.subdir: the source holds no {subdir}/CMakeLists.txt")
-    projects = [path.parent for path in tree.rglob("CMakeLists.txt")]
+        raise KernelError(f"source.subdir: the source holds no {subdir}/{project}")
+    if not project:
+        inside = list(tree.iterdir())
+        return inside[0] if len(inside) == 1 and inside[0].is_dir() else tree
+    projects = [path.parent for path in tree.rglob(project)]
     engines = [path for path in projects if (path / "ggml" / "src" / "iqk" / "iqk_mul_mat.cpp").is_file()]
     best = min(engines or projects, key=lambda path: (len(path.parts), str(path)), default=None)
     if best is None:
-        raise KernelError("source: holds no CMakeLists.txt; source.subdir can name the folder to build")
+        raise KernelError(f"source: holds no {project}; source.subdir can name the folder to build")
     return best
+
+
+def check_vendored(root: Path) -> None:
+    """Refuses a Rust workspace that would have to fetch something, since the container has no network."""
+    lock = root / "Cargo.lock"
+    if not lock.is_file():
+        raise KernelError("source: holds no Cargo.lock; 'cargo generate-lockfile' writes it, so that it can be shipped")
+    foreign = re.findall(r'(?m)^name = "(.+)"\nversion = ".+"\nsource = ', lock.read_text(encoding="utf-8"))
+    configs = [path for path in (root / ".cargo" / "config.toml", root / ".cargo" / "config") if path.is_file()]
+    replaced = any("replace-with" in path.read_text(encoding="utf-8") for path in configs)
+    if foreign and not replaced:
+        raise KernelError(
+            f"source: needs the crates {', '.join(foreign[:5])}{' and more' if len(foreign) > 5 else ''}, and the "
+            "compiler has no network; run 'cargo vendor' in the workspace, write what it prints to .cargo/config.toml, "
+            "and ship both with the source"
+        )
 
 
 def complete(root: Path) -> None:
@@ -393,8 +419,11 @@ def prepare(source: Source, work: Path, target: Path, timeout: float, tools: Too
             )
         tree.mkdir()
         unpack(archive, tree, f"source.{source.kind}: {source.name}")
-    root = find_root(tree, source.subdir)
-    complete(root)
+    root = find_root(tree, source.subdir, source.backend)
+    if source.backend == "cmake":
+        complete(root)
+    if source.backend == "cargo":
+        check_vendored(root)
     apply(source.patches, root)
     make_readable(root)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,15 @@ def judge_run(variant: str, status: int, output: str) -> dict[str, Any]:
     return {"ran": True, "reason": "", "cosine": cosine, "relative_l2": relative_l2}
 
 
+def judge_command(variant: str, status: int, output: str) -> dict[str, Any]:
+    """The same of a command of the user, which says by its exit code whether the variant computes right."""
+    if status != 0:
+        raise KernelError(
+            f"variant {variant} is refused: verify_command ended with exit code {status}: {output.strip()[-600:]!r}"
+        )
+    return {"ran": True, "reason": ""}
+
+
 def _last_json(output: str) -> dict[str, Any] | None:
     """The JSON object at the end of the output, on one line or over several."""
     for start in [0, *(index + 1 for index, char in enumerate(output) if char == "\n")]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -15,15 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from . import catalogue, commands, disassembly, manifest, source, verification
+from . import commands, disassembly, manifest, source, verification
 from .cache import Cache
 from .catalogue import Variant
 from .client import USER, Engine, unprivileged_user
 from .errors import KernelError
 from .plan import Plan, Step, Wanted
 from .progress import Progress
+from .running import Way
 
 ALMOST_NOTHING = 1 << 20
+# A run against the reference takes some seconds; under an emulator some times as long.
+NATIVE_SECONDS, EMULATED_SECONDS = 300, 900
 # In the container, where it is a tmpfs of its own.
 SCRATCH = "/tmp"  # noqa: S108
 
@@ -46,7 +50,7 @@ class Workshop:
     origin: source.Source
     wanted: Wanted
     params: dict[str, Any]
-    lacks: dict[str, list[str]]
+    ways: dict[str, Way]
     progress: Progress
     left: Callable[[], float]
     tools: source.Tools
@@ -62,7 +66,7 @@ class Workshop:
                 if step.action == "build":
                     self._build(step, self._source_tree(work), folder)
                 elif step.action == "verify":
-                    self._prove_again(catalogue.VARIANTS[step.variant], folder)
+                    self._prove_again(self.wanted.named(step.variant), folder)
                 else:
                     self._publish(folder)
                 shutil.rmtree(folder)
@@ -80,13 +84,13 @@ class Workshop:
     # --- one variant ---
 
     def _build(self, step: Step, tree: Path, folder: Path) -> None:
-        variant = catalogue.VARIANTS[step.variant]
+        variant = self.wanted.named(step.variant)
         begin = time.monotonic()
         self.progress.begin(variant.name)
-        out = self._compile(variant, self.wanted.programs if step.programs else [], tree, folder)
+        out = self._compile(variant, step.programs, tree, folder)
         seen = disassembly.parse((out / "inspection").read_text(encoding="utf-8"))
         system = disassembly.judge_linking(seen, {f"lib{name}.so" for name in self.wanted.libraries})
-        judged = disassembly.judge(variant, seen, self.wanted.hot_objects)
+        judged = disassembly.judge(variant, seen, self.wanted.hot_objects if variant.present else [])
         seconds = round(time.monotonic() - begin, 1)
         if step.programs:
             staged = folder / "programs"
@@ -115,16 +119,14 @@ class Workshop:
         self.seconds[variant.name] = seconds
         self.progress.say("built and verified" if record["run"]["ran"] else "built")
 
-    def _compile(self, variant: Variant, programs: list[str], tree: Path, folder: Path) -> Path:
+    def _compile(self, variant: Variant, with_programs: bool, tree: Path, folder: Path) -> Path:
         user, group = unprivileged_user()
         places = {folder / "build": "/build", folder / "out": "/out", self.cache.at("ccache"): "/ccache"}
         for path in places:
             path.mkdir(exist_ok=True)
             if os.getuid() == 0:
                 os.chown(path, user, group)
-        script = commands.build_script(
-            variant, programs, self.wanted.libraries, self.wanted.hot_objects, self.params["jobs"]
-        )
+        script = commands.build_script(self.wanted, variant, with_programs, self.params["jobs"])
         left = self.left()
         try:
             status, log = self.engine.run(
@@ -178,22 +180,41 @@ class Workshop:
     def _prove(self, variant: Variant, component: Path, record: dict[str, Any], folder: Path) -> dict[str, Any]:
         if not self.params["verify"]:
             return verification.not_run(verification.SWITCHED_OFF)
-        if self.lacks[variant.name]:
-            return verification.not_run(f"the CPU of the building host lacks {', '.join(self.lacks[variant.name])}")
-        self.progress.say("verify")
+        way = self.ways[variant.name]
+        if not way.possible:
+            return verification.not_run(way.reason)
+        self.progress.say("verify" + (f" {way.how}" if way.emulator else ""))
         stage = folder / "stage"
         self._assemble(stage, "unpublished", {variant.name: (component, record)})
+        timeout = min(self.left(), EMULATED_SECONDS if way.emulator else NATIVE_SECONDS)
+        command, environment = self._verification(variant, way, timeout)
         status, output = self.engine.run(
             self.params["verifier_image"],
-            ["bitnet-cli", "kernels", "verify", "--kernels", "/kernels", "--variant", variant.name, "--json"],
+            command,
             cache=self.cache.name,
             mounts={str(stage): ("/kernels", "ro")},
-            environment={"HOME": SCRATCH},
-            timeout=min(self.left(), 300),
+            environment={"HOME": SCRATCH, **environment},
+            timeout=timeout,
             user=f"{USER}:{USER}",
             what=f"the verification of {variant.name}",
         )
-        return verification.judge_run(variant.name, status, output)
+        judge = verification.judge_command if self.wanted.verify_command else verification.judge_run
+        run = judge(variant.name, status, output)
+        return {**run, "how": way.how} if run["ran"] else run
+
+    def _verification(self, variant: Variant, way: Way, timeout: float) -> tuple[list[str], dict[str, str]]:
+        """What is run in the verifier image, and with which environment."""
+        own = f"/kernels/lib/{variant.name}"
+        if self.wanted.verify_command:
+            program, *arguments = self.wanted.verify_command
+            # What was built is named without a path; anything else is looked for as ever.
+            program = f"{own}/{program}" if program in self.wanted.results else program
+            program = f"/kernels/bin/{program}" if program in self.wanted.shared else program
+            return [*way.emulator, program, *arguments], {"LD_LIBRARY_PATH": own, "VARIANT": variant.name}
+        command = ["bitnet-cli", "kernels", "verify", "--kernels", "/kernels", "--variant", variant.name, "--json"]
+        if way.emulator:
+            command += ["--emulator", shlex.join(way.emulator), "--deadline", str(max(1, int(timeout) - 10))]
+        return command, {}
 
     def _prove_again(self, variant: Variant, folder: Path) -> None:
         self.progress.begin(variant.name)
@@ -214,7 +235,7 @@ class Workshop:
         """A set in the layout of the image, by hard links, so that it costs no room."""
         programs_key = self.wanted.programs_key()
         programs = self.cache.component("programs", programs_key)
-        if programs is None and self.wanted.programs:
+        if programs is None and self.wanted.shared:
             raise KernelError("the programs were changed in the cache while this ran; run again")
         (target / "bin").mkdir(parents=True)
         for file in programs["files"] if programs else []:
@@ -225,10 +246,12 @@ class Workshop:
             folder.mkdir(parents=True)
             for file in manifest.below(record, "lib"):
                 os.link(component / "lib" / file["path"], folder / file["path"])
-            variant = catalogue.VARIANTS[name]
+            variant = self.wanted.named(name)
             public[name] = {**record, "requires": list(variant.requires), "rank": variant.rank}
         builder = {"image": self.params["builder_image"], **self.wanted.toolchain}
-        described = manifest.make_manifest(key, self.origin.described(), builder, programs, public)
+        described = manifest.make_manifest(
+            key, self.origin.described(), builder, programs, public, architecture=self.wanted.architecture
+        )
         manifest.save(target / "manifest.json", described)
 
     def _publish(self, folder: Path) -> None:
@@ -245,7 +268,7 @@ def collect(out: Path, kind: str, staged: Path, record: dict[str, Any]) -> dict[
     for name in names:
         target = staged / kind / name
         shutil.copyfile(out / kind / name, target)
-        target.chmod(0o755 if kind == "bin" else 0o644)
+        target.chmod(0o644 if name.endswith(".so") else 0o755)
     record = {
         "schema": manifest.SCHEMA,
         **record,

@@ -22,6 +22,13 @@ ENVIRONMENT = {
     "BUILDKIT_PROGRESS": "plain",
     "DOCKER_CLI_HINTS": "false",
 }
+MEANINGS = {
+    "no space left on device": "The disk is full: free space, or see 'docker system df'. ",
+    "exec format error": "This host does not run programs of that platform: install qemu-user-static, which tells the "
+    "kernel of its emulator (binfmt_misc). ",
+    "not supported over overlayfs": "work_dir is itself on an overlay file system, as in a container: name a folder on "
+    "another one, or set STORAGE_DRIVER=vfs in the environment of the task, which is slower. ",
+}
 
 
 class Unavailable(ImageError):
@@ -134,16 +141,15 @@ class Docker:
                 timer.cancel()
         if expired.is_set():
             raise ImageError(
-                f"docker build did not end within {timeout:.0f} s (build_timeout). {_end_of(log)} The whole log: {log}"
+                f"docker build did not end within {timeout:.0f} s (build_timeout). {end_of(log)} The whole log: {log}"
             )
         if process.returncode:
-            raise ImageError(f"docker build failed. {_end_of(log)} The whole log: {log}")
+            raise ImageError(f"docker build failed. {end_of(log)} The whole log: {log}")
 
 
-def _end_of(log: Path, lines: int = 15) -> str:
+def end_of(log: Path, lines: int = 15) -> str:
+    """The last lines of a log, after a sentence on what they mean where that is known."""
     text = log.read_text(encoding="utf-8", errors="replace").strip()
-    hint = (
-        "The disk is full: free space, or see 'docker system df'. " if "no space left on device" in text.lower() else ""
-    )
+    hint = next((meaning for sign, meaning in MEANINGS.items() if sign in text.lower()), "")
     rows = [row for row in text.splitlines() if row.strip()][-lines:]
     return f"{hint}Its last lines:\n" + "\n".join(row[:300] for row in rows) + "\n"

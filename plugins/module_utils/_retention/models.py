@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The folder of the models: models/SHA256/ with model.gguf and model.json, and models/sources/*.json.
 
+Beside it images/SHA256/, with what image_build has written of the image of that digest.
+
 A model goes in two steps, so that an interrupted removal leaves nothing that looks like a model: it is renamed, and
 then removed.
 """
@@ -31,6 +33,7 @@ class Models:
     def __init__(self, state_dir: str) -> None:
         self.folder = Path(state_dir) / "models"
         self.sources = self.folder / "sources"
+        self.images = Path(state_dir) / "images"
 
     def _folders(self) -> t.Iterator[Path]:
         if self.folder.is_dir():
@@ -56,6 +59,16 @@ class Models:
 
     def leftovers(self) -> list[str]:
         return [path.name for path in self._folders() if path.name.startswith(GOING)]
+
+    def evidence(self) -> dict[str, float]:
+        """The digests of the images that image_build has written of, and when."""
+        if not self.images.is_dir():
+            return {}
+        folders = [path for path in self.images.iterdir() if SHA256.fullmatch(path.name) and path.is_dir()]
+        return {f"sha256:{path.name}": path.stat().st_mtime for path in folders}
+
+    def remove_evidence(self, digest: str) -> None:
+        shutil.rmtree(self.images / digest.partition(":")[2])
 
     def remove_record(self, name: str) -> None:
         (self.sources / name).unlink(missing_ok=True)

@@ -19,6 +19,7 @@ TASK_LABEL = "com.docker.swarm.task.id"
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+SIGNATURE = re.compile(r"sha256-([0-9a-f]{64})(?:[.](?:sig|att))?")  # the tags that cosign gives
 ENDED = ("exited", "dead")
 # Swarm has done what the specification says; before that it may still go back to the previous one.
 SETTLED = ("", "completed", "rollback_completed")
@@ -106,8 +107,9 @@ class Manifest:
     repository: str
     digest: str
     tags: tuple[str, ...]
-    labels: Json | None  # of its image; nothing if it is no manifest of one image
+    labels: Json | None  # of its image, or of an index; nothing if it is neither
     made: float
+    children: tuple[str, ...] = ()  # digests of the manifests that an index is made of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +128,8 @@ class Found:
     models: t.Sequence[Model] = ()
     records: t.Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> SHA-256 of the model
     leftovers: t.Sequence[str] = ()  # models whose removal was interrupted
+    evidence: t.Mapping[str, float] = dataclasses.field(default_factory=dict)  # digest of an image -> its time
+    registry_seen: bool = True  # whether the manifests are what the registry has
     uncollected: bool = False  # an earlier run deleted manifests and did not free their space
 
 
@@ -139,12 +143,14 @@ class Plan:
     models: list[str] = dataclasses.field(default_factory=list)
     records: list[str] = dataclasses.field(default_factory=list)
     leftovers: list[str] = dataclasses.field(default_factory=list)
+    evidence: list[str] = dataclasses.field(default_factory=list)
     collect: bool = False
     kept: dict[str, str] = dataclasses.field(default_factory=dict)  # what nobody needs and stays, and why
 
     @property
     def changed(self) -> bool:
-        return bool(self.images or self.manifests or self.models or self.records or self.leftovers or self.collect)
+        going = (self.images, self.manifests, self.models, self.records, self.leftovers, self.evidence)
+        return any(going) or self.collect
 
     def summary(self) -> dict[str, t.Any]:
         return {
@@ -153,6 +159,7 @@ class Plan:
             "manifests": [f"{manifest.repository}@{manifest.digest}" for manifest in self.manifests],
             "models": [*self.models, *self.leftovers],
             "records": self.records,
+            "evidence": self.evidence,
             "collect": self.collect,
         }
 
@@ -182,6 +189,7 @@ def plan(found: Found, wanted: Needed, scope: Scope) -> Plan:
     made = Plan(leftovers=list(found.leftovers))
     in_use = _plan_images(made, found, wanted, scope)
     _plan_manifests(made, found, wanted.images | in_use, scope)
+    _plan_evidence(made, found, scope)
     _plan_models(made, found, wanted, scope)
     return dataclasses.replace(made, collect=bool(made.manifests) or found.uncollected)
 
@@ -219,13 +227,51 @@ def _plan_manifests(made: Plan, found: Found, wanted: t.AbstractSet[str], scope:
         if manifest.digest in wanted:
             continue
         if manifest.labels is None:
-            made.kept[name] = "it is no manifest of one image"
+            made.kept[name] = "it is neither an image nor an index of images"
         elif manifest.labels.get(OWNER_LABEL) != OWNER:
             made.kept[name] = f"its image has no label {OWNER_LABEL}={OWNER}"
-        elif scope.is_young(manifest.made):
+        elif scope.is_young(max(manifest.made, found.evidence.get(manifest.digest, 0))):
             made.kept[name] = f"it is younger than {scope.grace:.0f} s"
         else:
             made.manifests.append(manifest)
+    made.manifests.extend(_children(made, found, wanted))
+    made.manifests.extend(_signatures(made, found))
+    for signature in made.manifests:
+        made.kept.pop(f"{signature.repository}@{signature.digest}", None)
+
+
+def _children(made: Plan, found: Found, wanted: t.AbstractSet[str]) -> list[Manifest]:
+    """What indexes that go are made of and nothing that stays is: it has no tag, and nobody else would remove it."""
+    staying = [manifest for manifest in found.manifests if manifest not in made.manifests]
+    kept = {digest for manifest in staying for digest in (manifest.digest, *manifest.children)} | wanted
+    gone: dict[str, Manifest] = {manifest.digest: manifest for manifest in made.manifests}
+    children = []
+    for manifest in list(made.manifests):
+        for digest in manifest.children:
+            if digest not in kept and digest not in gone:
+                gone[digest] = Manifest(manifest.repository, digest, (), manifest.labels, manifest.made)
+                children.append(gone[digest])
+    return children
+
+
+def _signatures(made: Plan, found: Found) -> list[Manifest]:
+    """What cosign has put beside an image that goes."""
+    gone = {(manifest.repository, manifest.digest) for manifest in made.manifests}
+    beside = []
+    for manifest in found.manifests:
+        subjects = [SIGNATURE.fullmatch(tag) for tag in manifest.tags]
+        if manifest in made.manifests or not subjects:
+            continue
+        if all(subject and (manifest.repository, f"sha256:{subject.group(1)}") in gone for subject in subjects):
+            beside.append(manifest)
+    return beside
+
+
+def _plan_evidence(made: Plan, found: Found, scope: Scope) -> None:
+    if found.registry_seen:
+        staying = {manifest.digest for manifest in found.manifests if manifest not in made.manifests}
+        gone = [digest for digest, written in found.evidence.items() if not scope.is_young(written)]
+        made.evidence.extend(sorted(digest for digest in gone if digest not in staying))
 
 
 def _plan_models(made: Plan, found: Found, wanted: Needed, scope: Scope) -> None:

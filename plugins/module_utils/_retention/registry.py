@@ -73,6 +73,9 @@ class Registry:
         return [self._manifest(repository, digest, sorted(names), documents[digest]) for digest, names in tags.items()]
 
     def _manifest(self, repository: str, digest: str, tags: list[str], document: t.Any) -> Manifest:
+        if isinstance(document.get("manifests"), list):
+            children = tuple(child["digest"] for child in document["manifests"])
+            return Manifest(repository, digest, tuple(tags), document.get("annotations") or {}, 0.0, children)
         config = str((document.get("config") or {}).get("digest") or "")
         if not DIGEST.fullmatch(config):
             return Manifest(repository, digest, tuple(tags), None, 0.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -203,10 +204,12 @@ def _record_perplexity(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     keywords = {"threads": options.threads, "deadline": options.deadline}
+    if options.emulator and not options.variant:
+        raise ModelError("--emulator is for one variant, since each wants another CPU; name it with --variant.")
     if options.variant:
         verdict = verify_variant(
             options.kernels, options.variant, options.model, requires=options.requires, reference=options.reference,
-            **keywords,
+            emulator=options.emulator, **keywords,
         )  # fmt: skip
         verdicts: dict[str, Any] = {options.variant: verdict}
         document: dict[str, Any] = {"variant": options.variant, **verdict}
@@ -261,6 +264,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--requires", nargs="*", metavar="FLAG", help="CPU features the variant needs (default: from manifest.json)"
     )
+    command.add_argument(
+        "--emulator", type=shlex.split, default=[], metavar="COMMAND",
+        help="run the engine under it, for example 'qemu-aarch64-static -cpu cortex-a76 -L /usr/aarch64-linux-gnu'",
+    )  # fmt: skip
     # One thread: the model is small, and threads that wait for one another crawl on a busy machine.
     _add_effort(command, 120, threads=1)
 

@@ -117,14 +117,24 @@ def _steps(event: dict[str, Any]) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def running(
-    kernels: Path, variant: str, model: Path, *, threads: int = 2, context: int = 1024, deadline: float = 120
+    kernels: Path,
+    variant: str,
+    model: Path,
+    *,
+    threads: int = 2,
+    context: int = 1024,
+    deadline: float = 120,
+    emulator: Sequence[str] = (),
 ) -> Iterator[Engine]:
-    """Start llama-server with one variant's libraries, wait until its model is loaded, and stop it at the end."""
+    """Start llama-server with one variant's libraries, wait until its model is loaded, and stop it at the end.
+
+    ``emulator`` is a command line that the program is appended to (``qemu-aarch64-static -cpu cortex-a76 ...``).
+    """
     program = kernels / "bin" / "llama-server"
     until = time.monotonic() + deadline
     port = free_port()
     command = [
-        str(program.resolve()), "--model", str(model.resolve()), "--host", "127.0.0.1", "--port", str(port),
+        *emulator, str(program.resolve()), "--model", str(model.resolve()), "--host", "127.0.0.1", "--port", str(port),
         "--ctx-size", str(context), "--parallel", "1", "--threads", str(threads),
     ]  # fmt: skip
     # The engine also writes a log of its own into its working directory.
@@ -139,7 +149,8 @@ def running(
                 stderr=log,
             )
         except OSError as error:
-            raise EngineError(f"{program}: cannot be started ({error.strerror}); build the kernels again.") from error
+            way_out = "name an emulator that is installed" if emulator else "build the kernels again"
+            raise EngineError(f"{command[0]}: cannot be started ({error.strerror}); {way_out}.") from error
         engine = Engine(f"http://127.0.0.1:{port}", until)
         try:
             _wait_until_loaded(process, port, until)

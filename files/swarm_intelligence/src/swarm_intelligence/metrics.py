@@ -104,3 +104,11 @@ class _State(Collector):
         settings = self.settings
         info.add_metric([settings.release, settings.environment, settings.slot, intake.state.variant, __version__], 1)
         yield info
+        variant = GaugeMetricFamily(
+            "bitnet_kernel_variant_info",
+            "The kernel variant that was chosen at start, and why.",
+            labels=["variant", "reason"],
+        )
+        if intake.state.variant:
+            variant.add_metric([intake.state.variant, intake.state.reason], 1)
+        yield variant

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .auth import Tokens
-from .cpu import CpuError, Variant, candidates, cpu_flags, read_manifest
+from .cpu import CpuError, Variant, candidates, cpu_flags, read_manifest, why
 from .gguf_check import ModelError, check_servable
 from .logs import configure, event
 from .settings import Settings, SettingsError
@@ -108,6 +108,8 @@ class Orchestrator:
         self.stopping = asyncio.Event()
         self.ready = False
         self.restarts = 0
+        self.variants: dict[str, Variant] = {}
+        self.flags: frozenset[str] = frozenset()
         self.variant: Variant | None = None
         self.reason = ""
         self.api: Child | None = None
@@ -117,13 +119,13 @@ class Orchestrator:
 
     async def run(self) -> None:
         """Until a signal asks for the end, or a child cannot be kept running (raises EngineError)."""
-        variants = candidates(
-            read_manifest(self.settings.kernels), cpu_flags(self.settings.cpuinfo), self.settings.variant
-        )
+        self.variants = read_manifest(self.settings.kernels)
+        self.flags = cpu_flags(self.settings.cpuinfo)
+        fitting = candidates(self.variants, self.flags, self.settings.variant)
         self.api = self.children.start(
             [sys.executable, "-m", "swarm_intelligence.api", "--port", str(self.api_port)], stdin=subprocess.PIPE
         )
-        engine = asyncio.create_task(self._run_engine(variants))
+        engine = asyncio.create_task(self._run_engine(fitting))
         stop = asyncio.create_task(self.stopping.wait())
         try:
             first: list[asyncio.Future[Any]] = [engine, stop, self.api.ended]
@@ -145,8 +147,8 @@ class Orchestrator:
                 await self.engine.end(END_SECONDS)
             self.children.kill_rest()  # a proof that was under way
 
-    async def _run_engine(self, variants: list[Variant]) -> None:
-        self.variant = await self._choose(variants)
+    async def _run_engine(self, fitting: list[Variant]) -> None:
+        self.variant = await self._choose(fitting)
         self._tell()
         backoff = FIRST_BACKOFF
         failed_starts = 0
@@ -184,22 +186,26 @@ class Orchestrator:
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LONGEST_BACKOFF)
 
-    async def _choose(self, variants: list[Variant]) -> Variant:
+    async def _choose(self, fitting: list[Variant]) -> Variant:
         """The best variant that is proven: by the builder, or here and now."""
-        refused: list[str] = []
-        for variant in variants:
-            why = "set by BITNET_VARIANT" if self.settings.variant else "the best that this CPU can run"
+        refused: dict[str, str] = {}
+        for number, variant in enumerate(fitting):
             if not variant.proven:
                 problem = await self._prove(variant)
                 if problem:
                     event(logging.ERROR, "variant refused", variant=variant.name, problem=problem)
-                    refused.append(f"{variant.name} failed its known-answer run ({problem})")
+                    refused[variant.name] = problem
                     continue
-                why += ", proven by a known-answer run at start"
-            self.reason = "; ".join([why, *refused])
+            chosen = "set by BITNET_VARIANT"
+            if not self.settings.variant:
+                chosen = why(variant, fitting[number:], self.variants, self.flags)
+            proof = [] if variant.proven else ["proven by a known-answer run at start"]
+            failed = [f"{name} failed its known-answer run (see the log)" for name in refused]
+            self.reason = "; ".join([chosen, *proof, *failed])
             event(logging.INFO, "variant chosen", variant=variant.name, reason=self.reason)
             return variant
-        raise EngineError(f"No variant that this CPU can run computes right: {'; '.join(refused)}.")
+        problems = "; ".join(f"{name} failed its known-answer run ({problem})" for name, problem in refused.items())
+        raise EngineError(f"No variant that this CPU can run computes right: {problems}.")
 
     async def _prove(self, variant: Variant) -> str:
         """Run the known-answer check in a process of its own, which SIGILL may end. Empty when it passed."""

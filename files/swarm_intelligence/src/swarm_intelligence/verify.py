@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -87,10 +88,13 @@ def verify_variant(
     reference: Path | str | None = None,
     threads: int = 1,
     deadline: float = 120,
+    emulator: Sequence[str] = (),
 ) -> Verdict:
     """Run one variant on a model (the synthetic one by default) and compare all next-token distributions.
 
     ``requires`` replaces the manifest's list, ``reference`` the file that NumPy reads (the model itself by default).
+    Under an ``emulator`` (a command line) it does not count what this CPU lacks: an instruction that the emulated one
+    does not have ends the engine.
     """
     kernels = Path(kernels)
     if requires is None:
@@ -99,7 +103,7 @@ def verify_variant(
             raise ModelError(f"variant={variant!r} is not in {kernels}; name one of {', '.join(sorted(known))}.")
         requires = known[variant]
     missing = sorted(set(requires) - cpu_flags(cpuinfo))
-    if missing:
+    if missing and not emulator:
         return _not_run(f"this CPU lacks {' '.join(missing)}")
     with tempfile.TemporaryDirectory(prefix="bitnet-verify-") as scratch:
         if model is None:
@@ -107,15 +111,25 @@ def verify_variant(
             synthetic.write(model)
         check_servable(model)
         try:
-            return _compare(kernels, variant, Path(model), Path(reference or model), threads=threads, deadline=deadline)
+            original = Path(reference or model)
+            return _compare(kernels, variant, Path(model), original, emulator, threads=threads, deadline=deadline)
         except EngineError as error:
             return {**_not_run(str(error)), "ran": True}
 
 
-def _compare(kernels: Path, variant: str, model: Path, original: Path, *, threads: int, deadline: float) -> Verdict:
+def _compare(
+    kernels: Path,
+    variant: str,
+    model: Path,
+    original: Path,
+    emulator: Sequence[str],
+    *,
+    threads: int,
+    deadline: float,
+) -> Verdict:
     truth = Reference(GGUFFile(original))
     size = truth.parameters.vocabulary
-    with running(kernels, variant, model, threads=threads, deadline=deadline) as engine:
+    with running(kernels, variant, model, threads=threads, deadline=deadline, emulator=emulator) as engine:
         answers = [_ask(engine, length, size) for length in LENGTHS]
     # The reference reads the continuation that the engine chose: its choice is not judged, its numbers are.
     read = [tokens + chosen[:-1] for tokens, chosen, _unused in answers]

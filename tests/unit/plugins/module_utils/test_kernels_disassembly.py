@@ -68,6 +68,11 @@ def test_a_search_path_that_is_baked_in_is_refused():
         disassembly.judge_linking(seen, set())
 
 
+def counted(dump):
+    done = subprocess.run(["awk", "-F", "\t", disassembly.AWK], input=dump, capture_output=True, text=True, check=True)
+    return sorted(done.stdout.splitlines())
+
+
 @pytest.mark.skipif(not shutil.which("awk"), reason="there is no awk here")
 def test_awk_tells_registers_and_encodings_apart():
     dump = (
@@ -80,8 +85,7 @@ def test_awk_tells_registers_and_encodings_apart():
         "    101d:\t00 00 00 \n"
         "    1020:\tc3                   \tret\n"
     )
-    done = subprocess.run(["awk", "-F", "\t", disassembly.AWK], input=dump, capture_output=True, text=True, check=True)
-    assert sorted(done.stdout.splitlines()) == [
+    assert counted(dump) == [
         "1 movabs none other",
         "1 ret none other",
         "1 vpaddq ymm evex",
@@ -89,3 +93,43 @@ def test_awk_tells_registers_and_encodings_apart():
         "1 vpmaddubsw ymm other",
         "1 {vex}vpdpbusd ymm other",
     ]
+
+
+@pytest.mark.skipif(not shutil.which("awk"), reason="there is no awk here")
+def test_awk_knows_the_vectors_of_arm_and_what_libgcc_guards():
+    dump = (
+        "0000000000000000 <_Z3dotv>:\n"
+        "   0:\t4e829420 \tsdot\tv0.4s, v1.16b, v2.4b[0]\n"
+        "   4:\t4e82a420 \tsmmla\tv0.4s, v1.16b, v2.16b\n"
+        "   8:\t04a0e3e0 \tcntw\tx0\n"
+        "   c:\t0420bc20 \tmovprfx\tz0, z1\n"
+        "  10:\t44820020 \tsdot\tz0.s, z1.b, z2.b\n"
+        "  14:\ta5404000 \tld1w\t{z0.s}, p0/z, [x0, z1.d, lsl #2]\n"
+        "  18:\tb8e00041 \tldaddal\tw0, w1, [x2]\n"
+        "  1c:\t94000000 \tbl\t0 <v1.constprop.0>\n"
+        "  20:\t1e202000 \tfcmp\ts0, s0\n"
+        "0000000000000024 <__aarch64_ldadd4_acq_rel>:\n"
+        "  24:\tb8e00041 \tldaddal\tw0, w1, [x2]\n"
+        "  28:\td65f03c0 \tret\n"
+    )
+    assert counted(dump) == [
+        "1 bl none other",
+        "1 cntw none other",
+        "1 fcmp none other",
+        "1 ld1w z other",
+        "1 ldaddal none guarded",
+        "1 ldaddal none lse",
+        "1 movprfx z other",
+        "1 ret none guarded",
+        "1 sdot v other",
+        "1 sdot z other",
+        "1 smmla v other",
+    ]
+
+
+def test_atomics_that_libgcc_guards_are_no_fault():
+    plain = catalogue.VARIANTS["armv8.0-a"]
+    text = "file hot/hot.o\n5 smull v other\nfile lib/libggml.so\n3 ldaddal none guarded\n"
+    assert disassembly.judge(plain, disassembly.parse(text), ["hot.o"])["passed"]
+    with pytest.raises(KernelError, match=r"lib/libggml\.so holds 3 times ldaddal"):
+        disassembly.judge(plain, disassembly.parse(text.replace("guarded", "lse")), ["hot.o"])

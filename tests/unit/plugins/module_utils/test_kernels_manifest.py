@@ -73,7 +73,10 @@ def test_the_manifest_has_the_layout_of_the_image():
         "disassembly": {"passed": True},
         "run": {"ran": False, "reason": "no"},
     }
-    made = manifest.make_manifest("abc", {"kind": "path"}, {"image": "b"}, programs, {"x86-64-v3": variant})
+    made = manifest.make_manifest(
+        "abc", {"kind": "path"}, {"image": "b"}, programs, {"x86-64-v3": variant}, architecture="x86_64"
+    )
+    assert made["architecture"] == "x86_64"
     assert made["programs"] == [{"path": "bin/server", "sha256": "0" * 64, "size": 1}]
     assert made["variants"]["x86-64-v3"]["files"][0]["path"] == "lib/x86-64-v3/libggml.so"
     assert made["system_libraries"] == ["libc.so.6", "libm.so.6"]
@@ -117,6 +120,12 @@ def test_a_run_that_agrees_is_recorded_with_its_figures():
 def test_a_run_that_does_not_prove_the_variant_refuses_it(status, output):
     with pytest.raises(KernelError, match="variant v is refused"):
         verification.judge_run("v", status, output)
+
+
+def test_a_command_of_the_user_judges_by_its_exit_code():
+    assert verification.judge_command("v", 0, "fine") == {"ran": True, "reason": ""}
+    with pytest.raises(KernelError, match="variant v is refused: verify_command ended with exit code 3: 'off by one'"):
+        verification.judge_command("v", 3, "off by one\n")
 
 
 def test_a_variant_that_the_verifier_did_not_run_is_not_passed():

@@ -130,7 +130,7 @@ def test_what_cannot_be_known_yet_is_said_to_be_unknown():
 
 
 def test_an_unknown_variant_is_refused_with_the_known_ones():
-    with pytest.raises(KernelError, match=r"'x86-64-v9' .*x86-64-v3, x86-64-v4-vnni"):
+    with pytest.raises(KernelError, match=r"'x86-64-v9' .*x86-64-v3, .*x86-64-v4-vnni"):
         catalogue.choose([V3, "x86-64-v9"])
 
 

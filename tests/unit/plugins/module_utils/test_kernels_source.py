@@ -123,6 +123,31 @@ def test_a_source_without_cmake_is_refused(tmp_path):
         source.find_root(tmp_path, "")
 
 
+def test_a_rust_workspace_is_its_topmost_folder(tmp_path):
+    for folder in ("top/crates/a", "top"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "Cargo.toml").write_text("")
+    assert source.find_root(tmp_path, "", "cargo") == tmp_path / "top"
+    assert source.find_root(tmp_path, "crates/a", "cargo") == tmp_path / "top" / "crates" / "a"
+    with pytest.raises(KernelError, match=r"holds no CMakeLists\.txt"):
+        source.find_root(tmp_path, "")
+
+
+def test_for_commands_it_is_the_folder_that_an_archive_holds(tmp_path):
+    (tmp_path / "top" / "src").mkdir(parents=True)
+    assert source.find_root(tmp_path, "", "command") == tmp_path / "top"
+    assert source.find_root(tmp_path, "src", "command") == tmp_path / "top" / "src"
+    (tmp_path / "file").write_text("")
+    assert source.find_root(tmp_path, "", "command") == tmp_path
+
+
+def test_the_backend_is_part_of_the_identity_since_another_folder_is_built():
+    options = {"url": {"url": "https://example.com/a.tgz", "sha256": "a" * 64}}
+    cmake, cargo = (source.resolve(options, str, backend) for backend in ("cmake", "cargo"))
+    assert cmake.identity() == source.resolve(options, str).identity()
+    assert cargo.folder != cmake.folder
+
+
 def test_missing_build_information_is_supplied(tmp_path):
     (tmp_path / "common").mkdir()
     (tmp_path / "common" / "build-info.cpp.in").write_text('int N = @BUILD_NUMBER@; char *C = "@BUILD_COMMIT@";')

@@ -20,7 +20,7 @@ from ansible_collections.bitnet.devops.plugins.module_utils._retention.plan impo
     Needed,
     Scope,
 )
-from ansible_collections.bitnet.devops.plugins.module_utils._retention.registry import moment
+from ansible_collections.bitnet.devops.plugins.module_utils._retention.registry import Registry, moment
 
 NAME = "127.0.0.1:5000/bitnet/swarm-intelligence"
 OURS = {"io.bitnet.owner": "bitnet.devops"}
@@ -178,6 +178,48 @@ def test_manifests(labels, made, goes):
     assert list(planned.kept) == ([] if goes else [f"bitnet/swarm-intelligence@{OLD}"])
 
 
+INDEX = Manifest("bitnet/swarm-intelligence", OLD, ("1",), OURS, 0, ("sha256:" + "1" * 64, "sha256:" + "2" * 64))
+
+
+def test_an_index_goes_with_what_it_is_made_of():
+    planned = decide(manifests=[INDEX])
+    assert [manifest.digest for manifest in planned.manifests] == [OLD, *INDEX.children]
+    assert {manifest.repository for manifest in planned.manifests} == {INDEX.repository}
+
+
+def test_what_another_index_or_a_service_needs_of_an_index_stays():
+    other = dataclasses.replace(INDEX, digest=NEW, children=(INDEX.children[0], "sha256:" + "3" * 64))
+    planned = decide(Needed(frozenset([NEW])), manifests=[INDEX, other])
+    assert [manifest.digest for manifest in planned.manifests] == [OLD, INDEX.children[1]]
+    planned = decide(Needed(frozenset(INDEX.children)), manifests=[INDEX])
+    assert [manifest.digest for manifest in planned.manifests] == [OLD]
+    assert decide(Needed(frozenset([OLD])), manifests=[INDEX]).manifests == []
+
+
+def test_an_image_of_two_tags_in_two_indexes_that_go_is_removed_once():
+    other = dataclasses.replace(INDEX, digest=NEW)
+    assert len(decide(manifests=[INDEX, other]).manifests) == 4
+
+
+@pytest.mark.parametrize(("tag", "goes"), [("sha256-{}.sig", True), ("sha256-{}", True), ("{}", False), ("x", False)])
+def test_a_signature_goes_with_its_image(tag, goes):
+    beside = Manifest(INDEX.repository, NEW, (tag.format(OLD.partition(":")[2]),), {}, 0)
+    planned = decide(manifests=[INDEX, beside])
+    assert (beside in planned.manifests) == goes
+    assert (f"{INDEX.repository}@{NEW}" in planned.kept) != goes
+    assert beside not in decide(Needed(frozenset([OLD])), manifests=[INDEX, beside]).manifests
+
+
+def test_what_was_written_of_an_image_tells_its_age_and_goes_with_it():
+    """An image that is the same in each build has no time of its own."""
+    young = decide(manifests=[INDEX], evidence={OLD: NOW - 1})
+    assert (young.manifests, young.evidence) == ([], [])
+    old = decide(manifests=[INDEX], evidence={OLD: 0, NEW: NOW - 1})
+    assert (len(old.manifests), old.evidence) == (3, [OLD])
+    assert decide(evidence={OLD: 0}, registry_seen=False).changed is False
+    assert decide(evidence={OLD: 0}).evidence == [OLD], "of an image that the registry has lost"
+
+
 def test_space_that_an_earlier_run_did_not_free_is_freed():
     made = decide(uncollected=True)
     assert made.changed and made.collect and made.manifests == []
@@ -281,3 +323,23 @@ def test_a_host_without_models(tmp_path):
 )
 def test_moment(text, seconds):
     assert moment(text) == seconds
+
+
+def test_what_was_written_of_images(tmp_path):
+    models = Models(str(tmp_path))
+    assert models.evidence() == {}
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    folder = tmp_path / "images" / OLD.partition(":")[2]
+    folder.mkdir()
+    (folder / "provenance.json").write_text("{}")
+    assert list(models.evidence()) == [OLD]
+    models.remove_evidence(OLD)
+    assert not folder.exists() and models.evidence() == {}
+
+
+@pytest.mark.parametrize("annotations", [OURS, None])
+def test_an_index_in_the_registry(annotations, monkeypatch):
+    monkeypatch.setattr(Registry, "_get", lambda self, path: pytest.fail("an index has no configuration"))
+    document = {"manifests": [{"digest": OLD}, {"digest": NEW}], "annotations": annotations}
+    found = Registry("127.0.0.1:1")._manifest("it", MODEL, ["1"], document)
+    assert (found.children, found.labels, found.made) == ((OLD, NEW), annotations or {}, 0.0)

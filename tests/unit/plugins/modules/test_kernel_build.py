@@ -16,10 +16,11 @@ from ansible_collections.bitnet.devops.plugins.module_utils._kernels import buil
 from ansible_collections.bitnet.devops.plugins.module_utils._kernels.errors import KernelError
 from ansible_collections.bitnet.devops.plugins.modules import kernel_build
 
-V3, VNNI = "x86-64-v3", "x86-64-v4-vnni"
+V3, VNNI, DOTPROD = "x86-64-v3", "x86-64-v4-vnni", "armv8.2-a-dotprod"
 INSPECTION = {
-    "-march=x86-64-v3": "file hot/hot.o\n9 vpmaddubsw ymm other\n9 vpmaddwd ymm other\n",
-    "-march=x86-64-v4": "file hot/hot.o\n9 vpdpbusd zmm evex\n",
+    "armv8.2-a": "file hot/hot.o\n9 sdot v other\n",
+    "x86-64-v3": "file hot/hot.o\n9 vpmaddubsw ymm other\n9 vpmaddwd ymm other\n",
+    "x86-64-v4": "file hot/hot.o\n9 vpdpbusd zmm evex\n",
 }
 AGREES = json.dumps({"ran": True, "cosine": 0.99999, "relative_l2": 0.001, "passed": True})
 
@@ -29,8 +30,10 @@ class Daemon:
 
     def __init__(self) -> None:
         self.images = {"builder": "sha256:1", "verifier": "sha256:2"}
+        self.emulators = ""
         self.builds: list[str] = []
         self.proofs: list[str] = []
+        self.commands: list[list[str]] = []
         self.compiler = lambda out: (0, "")
         self.verdict = (0, AGREES)
 
@@ -47,15 +50,22 @@ class Daemon:
 
     def run(self, image, command, *, mounts, **options):
         script = command[-1]
-        if "getconf" in script:
-            return 0, f"compiler c++ {self.images['builder'][-1]}\n"
-        if command[0] == "bitnet-cli":
+        if "missing $tool" in script:
+            target = "target aarch64-linux-gnu\n" if "aarch64" in script else ""
+            return 0, f"compiler c++ {self.images['builder'][-1]}\n{target}"
+        if "--version" in script:
+            return 0, self.emulators
+        if image == "verifier":
             folder = Path(next(iter(mounts)))
             manifest = json.loads((folder / "manifest.json").read_text())
             (variant,) = manifest["variants"]
-            assert (folder / "bin" / "server").is_file()
-            assert (folder / "lib" / variant / "libggml.so").is_file()
+            assert {path.name for path in folder.rglob("*") if path.is_file()} == {
+                "manifest.json",
+                "libggml.so",
+                "server",
+            }
             self.proofs.append(variant)
+            self.commands.append(command)
             return self.verdict
         assert options["user"] != "0:0"
         out = Path(next(path for path, (bind, _mode) in mounts.items() if bind == "/out"))
@@ -65,6 +75,8 @@ class Daemon:
         (out / "lib" / "libggml.so").write_text(script)
         if "--target ggml server" in script:
             (out / "bin" / "server").write_text("server")
+        elif "one server;" in script:
+            (out / "lib" / "server").write_text("server")
         text = next(text for flag, text in INSPECTION.items() if flag in script)
         (out / "inspection").write_text(text + "file lib/libggml.so\nneeded libc.so.6\n5 ret none other\n")
         return self.compiler(out)
@@ -137,9 +149,12 @@ def test_a_set_is_built_proven_and_published(call, daemon):
     assert len(daemon.builds) == 2
     assert daemon.proofs == [V3]
     assert result["verification"][V3]["run"]["ran"]
+    assert result["verification"][V3]["run"]["how"] == "natively"
+    assert result["manifest"]["architecture"] == "x86_64"
     run = result["verification"][VNNI]["run"]
     assert not run["ran"]
     assert "lacks avx512f" in run["reason"]
+    assert "qemu emulates no CPU that has all of them" in run["reason"]
     folder = Path(result["path"])
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
         "bin/server",
@@ -244,6 +259,145 @@ def test_what_was_not_proven_is_proven_later_without_compiling(call, daemon, cpu
     assert not call(variants=[VNNI])["changed"]
 
 
+QEMU = """\
+qemu-x86_64-static qemu-x86_64 version 7.2.22 (Debian 1:7.2)
+qemu-aarch64-static qemu-aarch64 version 7.2.22 (Debian 1:7.2)
+"""
+
+
+def test_another_architecture_is_run_under_qemu_with_the_variants_cpu(call, daemon):
+    daemon.emulators = QEMU
+    result = call(variants=[DOTPROD])
+    assert result["manifest"]["architecture"] == "aarch64"
+    assert "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++" in daemon.builds[0]
+    (command,) = daemon.commands
+    assert command[command.index("--emulator") + 1] == ("qemu-aarch64-static -cpu cortex-a76 -L /usr/aarch64-linux-gnu")
+    run = result["verification"][DOTPROD]["run"]
+    assert (run["ran"], run["how"]) == (True, "under qemu-aarch64 version 7.2.22 with -cpu cortex-a76")
+    assert not call(variants=[DOTPROD])["changed"]
+
+
+def test_what_the_cpu_lacks_is_run_under_qemu(call, daemon, cpu):
+    cpu.discard("avx2")
+    daemon.emulators = QEMU
+    result = call()
+    assert "Haswell" in result["verification"][V3]["run"]["how"]
+    assert "-L" not in daemon.commands[0]
+
+
+def test_without_an_emulator_it_is_not_run_and_proven_once_there_is_one(call, daemon):
+    run = call(variants=[DOTPROD])["verification"][DOTPROD]["run"]
+    assert run == {
+        "ran": False,
+        "reason": "the building host is x86_64, and the verifier image has no qemu-aarch64-static",
+    }
+    assert daemon.proofs == []
+    assert not call(variants=[DOTPROD])["changed"]
+    daemon.emulators = QEMU
+    daemon.images["verifier"] = "sha256:3"
+    result = call(variants=[DOTPROD])
+    assert result["plan"] == [f"verify {DOTPROD} by a run", "publish the set"]
+    assert result["manifest"]["variants"][DOTPROD]["verified"]["run"]["ran"]
+
+
+def test_one_call_builds_for_one_architecture(call, daemon):
+    result = call(variants=[DOTPROD, V3])
+    assert result["msg"] == (
+        f"variants: {V3} are for x86_64; {DOTPROD} are for aarch64. One call builds for one architecture: call the "
+        "module once for each"
+    )
+    assert daemon.builds == []
+
+
+def test_a_set_that_does_not_say_its_architecture_is_published_anew(call, daemon):
+    path = Path(call()["path"]) / "manifest.json"
+    record = json.loads(path.read_text())
+    del record["architecture"]
+    path.write_text(json.dumps(record))
+    assert call()["plan"] == ["publish the set"]
+    assert len(daemon.builds) == 1
+
+
+# --- other backends ---
+
+COMMAND = {
+    "backend": "command",
+    "command": {"generate": [["gen", "a b"]], "build": [["make", "-j", 2]]},
+    "verify_command": ["server", "--self-test"],
+    "required_instructions": {V3: ["vpmaddwd ymm"]},
+}
+
+
+@pytest.fixture
+def rust(call):
+    (call.source / "Cargo.toml").write_text("[workspace]")
+    (call.source / "Cargo.lock").write_text("version = 3\n")
+    return {"backend": "cargo", "verify_command": ["server"], "required_instructions": {V3: ["vpmaddwd ymm"]}}
+
+
+def test_a_command_builds_everything_per_variant(call, daemon):
+    result = call(variants=[V3, VNNI], **COMMAND)
+    folder = Path(result["path"])
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
+        *(f"lib/{name}/{file}" for name in (V3, VNNI) for file in ("libggml.so", "server")),
+        "manifest.json",
+    ]
+    assert (folder / "lib" / V3 / "server").stat().st_mode & 0o777 == 0o755
+    assert (folder / "lib" / V3 / "libggml.so").stat().st_mode & 0o777 == 0o644
+    assert result["plan"] == [f"build {V3}", f"build {VNNI}", "publish the set"]
+    assert "gen 'a b'\n" in daemon.builds[0]
+    assert "make -j 2\n" in daemon.builds[0]
+    assert daemon.commands == [[f"/kernels/lib/{V3}/server", "--self-test"]]
+    assert result["verification"][V3]["run"] == {"ran": True, "reason": "", "how": "natively"}
+    assert not call(variants=[V3, VNNI], **COMMAND)["changed"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"command": {"build": [["make", "-j", 2]]}},
+        {"verify_command": ["server", "--other"]},
+        {"required_instructions": {}},
+        {"programs": ["server", "other"]},
+    ],
+)
+def test_another_way_of_building_is_another_set(call, daemon, change):
+    first = call(**COMMAND)
+    assert call(_check=True, **{**COMMAND, **change})["hash"] != first["hash"]
+
+
+def test_a_command_that_finds_the_variant_wrong_refuses_it(call, daemon):
+    daemon.verdict = (1, "sum is 7, not 6\n")
+    result = call(**COMMAND)
+    assert "verify_command ended with exit code 1: 'sum is 7, not 6'" in result["msg"]
+    assert published(call) == []
+
+
+def test_rust_is_compiled_with_the_variants_cpu(call, daemon, rust):
+    result = call(**rust)
+    assert "RUSTFLAGS='-C target-cpu=x86-64-v3'" in daemon.builds[0]
+    assert published(call) == [result["hash"]]
+    assert call(**{**rust, "required_instructions": {V3: ["vpdpbusd zmm"]}})["msg"].startswith(
+        f"variant {V3} is refused: hot.o holds no vpdpbusd on zmm"
+    )
+
+
+LOCKED = '[[package]]\nname = "rand"\nversion = "0.8.5"\nsource = "registry+https://example.com/index"\n'
+
+
+def test_rust_that_would_have_to_fetch_is_refused(call, daemon, rust):
+    (call.source / "Cargo.lock").write_text(LOCKED)
+    result = call(**rust)
+    assert "needs the crates rand" in result["msg"]
+    assert "run 'cargo vendor'" in result["msg"]
+    (call.source / ".cargo").mkdir()
+    (call.source / ".cargo" / "config.toml").write_text('[source.crates-io]\nreplace-with = "vendored-sources"\n')
+    assert call(**rust)["changed"]
+    (call.source / "Cargo.lock").unlink()
+    assert "cargo generate-lockfile" in call(**rust)["msg"]
+    assert not list((call.cache / "work").iterdir())
+
+
 def test_a_variant_that_computes_wrongly_is_refused(call, daemon):
     daemon.verdict = (0, json.dumps({"ran": True, "cosine": 0.998, "relative_l2": 0.001}))
     result = call()
@@ -254,7 +408,7 @@ def test_a_variant_that_computes_wrongly_is_refused(call, daemon):
 
 
 def test_a_variant_without_its_instructions_is_refused(call, daemon, monkeypatch):
-    monkeypatch.setitem(INSPECTION, "-march=x86-64-v3", "file hot/hot.o\n9 pmaddubsw xmm other\n")
+    monkeypatch.setitem(INSPECTION, "x86-64-v3", "file hot/hot.o\n9 pmaddubsw xmm other\n")
     result = call()
     assert "holds no vpmaddubsw on ymm" in result["msg"]
     assert published(call) == []
@@ -320,6 +474,21 @@ def test_a_build_that_takes_too_long_ends(call, daemon, monkeypatch):
         ({"jobs": 0}, "jobs: 0 is too small"),
         ({"timeout": -1}, "timeout: -1 is too small"),
         ({"cache_dir": "/dev/null/cache"}, "cache_dir: '/dev/null/cache' cannot be made"),
+        ({"programs": ["../server"]}, "programs: '../server' is no name of a file"),
+        ({"libraries": ["*"]}, "libraries: '*' is no name of a file"),
+        ({"hot_objects": ["-delete"]}, "hot_objects: '-delete' is no name of a file"),
+        ({"required_instructions": {V3: ["vpmaddwd"]}}, "'vpmaddwd' of x86-64-v3 is not a mnemonic and a register"),
+        ({"required_instructions": {"pentium": []}}, "'pentium' is not in the catalogue"),
+        ({"required_instructions": {V3: ["a ymm"]}, "hot_objects": []}, "hot_objects must name the files"),
+        ({"backend": "make"}, "value of backend must be one of: cmake, cargo, command"),
+        ({"backend": "command"}, "command: backend=command needs it"),
+        ({"command": {"build": [["make"]]}}, "command: backend=cmake has no use for it"),
+        ({**COMMAND, "verify_command": None}, "verify_command: backend=command needs it"),
+        ({**COMMAND, "programs": [], "libraries": []}, "programs: backend=command needs the names of what is built"),
+        ({**COMMAND, "command": {"build": [[["a"]]]}}, "command.build: [['a']] is not a list of words"),
+        ({**COMMAND, "command": {"build": [[""]]}}, "command.build: [''] is not a list of words"),
+        ({"backend": "cargo", "verify": False, "variants": [DOTPROD]}, "backend=cargo compiles only for the machine"),
+        ({"backend": "cargo", "verify": False}, "source: holds no Cargo.toml"),
     ],
 )
 def test_bad_input_is_a_clear_error(call, options, message):

@@ -18,7 +18,7 @@ description:
     is changed.
   - With O(push=true) the registry decides whether it exists; otherwise the local daemon does.
   - The context is put together from files of the controller and of the target, and streamed to the daemon with owners
-    and times that are always the same. Nothing is copied to a folder.
+    and times that are always the same. Only with O(platforms) is it copied, to O(work_dir).
   - It uses the C(docker) command of the target, and so the log-ins of the user that the task runs as.
   - With O(platforms) it makes one OCI index of an image per platform, in the registry and not in the daemon. Each is
     built by C(buildx) where its selected builder can, otherwise by C(buildah), with one time for all files, and so

@@ -26,8 +26,8 @@ from .progress import Progress
 from .running import Way
 
 ALMOST_NOTHING = 1 << 20
-# A run against the reference takes some seconds; under an emulator some hundred times as long.
-NATIVE_SECONDS, EMULATED_SECONDS = 300, 1200
+# A run against the reference takes some seconds; under an emulator some times as long.
+NATIVE_SECONDS, EMULATED_SECONDS = 300, 900
 # In the container, where it is a tmpfs of its own.
 SCRATCH = "/tmp"  # noqa: S108
 

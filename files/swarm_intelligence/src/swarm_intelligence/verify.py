@@ -27,8 +27,6 @@ STEPS = 2
 which run through different kernels (matrix times matrix, matrix times vector)."""
 LENGTHS = (1, 2, 7, 33, 160)
 """Prompt lengths: the engine's kernels differ by the number of rows they work on at once."""
-EMULATED_LENGTHS = (1, 7, 33)
-"""The same under an emulator, which takes some hundred times as long: one row, some, and more than a block of rows."""
 ATTEMPTS = 5
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -131,9 +129,8 @@ def _compare(
 ) -> Verdict:
     truth = Reference(GGUFFile(original))
     size = truth.parameters.vocabulary
-    lengths = EMULATED_LENGTHS if emulator else LENGTHS
     with running(kernels, variant, model, threads=threads, deadline=deadline, emulator=emulator) as engine:
-        answers = [_ask(engine, length, size) for length in lengths]
+        answers = [_ask(engine, length, size) for length in LENGTHS]
     # The reference reads the continuation that the engine chose: its choice is not judged, its numbers are.
     read = [tokens + chosen[:-1] for tokens, chosen, _unused in answers]
     expected = truth.log_probabilities(read, last=STEPS)

@@ -72,6 +72,20 @@ PLAYS = """
           - {src: /etc/hostname, dest: own, remote_src: true, platform: linux/arm64}
           - {src: /etc/hosts, dest: own, remote_src: true, platform: linux/amd64}
         push: true
+- name: Retain nothing of it
+  hosts: machine
+  gather_facts: false
+  tags: [never, retain]
+  tasks:
+    - name: Remove what nobody needs
+      bitnet.devops.release_retention:
+        repositories: [small]
+        needed: {images: [], models: []}
+        grace: 0
+      register: retained
+    - name: Judge what went
+      ansible.builtin.assert:
+        that: retained.plan.manifests | length == 3
 """
 
 
@@ -107,6 +121,12 @@ class Lab:
         listed = json.loads(self.shell(f"curl -fsS http://{REGISTRY}/v2/{repository}/tags/list"))
         (tag,) = listed["tags"]
         return str(tag)
+
+    def status(self, path: str) -> str:
+        accept = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json"
+        return self.shell(
+            f"curl -sS -o /dev/null -w '%{{http_code}}' -H 'Accept: {accept}' http://{REGISTRY}/v2/{path}"
+        )
 
     def raw(self, reference: str) -> Any:
         return json.loads(self.shell(f"skopeo inspect --tls-verify=false --raw docker://{reference}"))
@@ -161,6 +181,11 @@ def test_the_same_small_index_comes_out_of_nothing_twice(tmp_path: Path) -> None
         lab.forget("small")
         lab.play("small")
         assert lab.digest(reference) == first
+        before = int(lab.shell("docker exec bitnet-registry du -sb /var/lib/registry").split()[0])
+        assert "changed=1" in lab.play("retain")
+        for digest in (first, *(entry["digest"] for entry in index["manifests"])):
+            assert lab.status(f"small/manifests/{digest}") == "404"
+        assert int(lab.shell("docker exec bitnet-registry du -sb /var/lib/registry").split()[0]) < before
 
 
 @pytest.fixture(scope="module")

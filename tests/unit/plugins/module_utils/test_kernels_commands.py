@@ -142,7 +142,7 @@ def test_the_look_at_the_toolchain_names_it():
 def test_a_compiler_that_is_missing_is_named(tmp_path, backend, target, missing):
     script = commands.toolchain_script(backend, target)
     done = subprocess.run(
-        ["/bin/sh", "-c", script], check=False, capture_output=True, text=True, env={"PATH": str(tmp_path)}
+        ["/bin/sh", "-c", script], capture_output=True, text=True, check=False, env={"PATH": str(tmp_path)}
     )
     assert done.returncode == 3
     assert commands.parse_toolchain(done.stdout) == {"missing": missing}

@@ -59,7 +59,7 @@ def test_the_look_at_an_image_finds_its_emulators(tmp_path):
 
 def test_an_image_without_emulators_is_no_error():
     done = subprocess.run(
-        ["/bin/sh", "-c", running.LOOK], check=False, capture_output=True, text=True, env={"PATH": "/nowhere"}
+        ["/bin/sh", "-c", running.LOOK], capture_output=True, text=True, check=False, env={"PATH": "/nowhere"}
     )
     assert (done.returncode, running.parse_look(done.stdout)) == (0, {})
 

@@ -180,6 +180,13 @@ def test_every_variant_gives_the_held_out_text_its_perplexity(container: Contain
         assert finding["positions"] >= 200
 
 
+def test_perplexity_at_some_positions_under_a_command(container: Container, runnable: str) -> None:
+    """As an emulator is asked, which takes a hundred times as long."""
+    arguments = ["--kernels", KERNELS, "--variant", runnable, "--model", f"{JARGON}/model.gguf", *HELD_OUT]
+    finding = container.ok("model", "perplexity", *arguments, "--positions", "40", "--emulator", "env --unset=HOME")
+    assert (finding["verdict"], finding["positions"]) == ("pass", 40), finding
+
+
 @pytest.mark.parametrize("tensor", ["blk.0.attn_v.weight", "blk.3.ffn_down.weight"])
 def test_perplexity_of_a_wrong_conversion(container: Container, runnable: str, tensor: str) -> None:
     wrong = "/tmp/wrong-jargon.gguf"

@@ -172,6 +172,7 @@ def _perplexity(options: argparse.Namespace) -> int:
         finding = perplexity.measure(
             options.kernels, variant, options.model, held_out, text,
             tolerance=options.tolerance, threads=options.threads, deadline=options.deadline or 600,
+            positions=options.positions, emulator=options.emulator,
         )  # fmt: skip
     else:
         if not options.token_file:
@@ -264,10 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--requires", nargs="*", metavar="FLAG", help="CPU features the variant needs (default: from manifest.json)"
     )
-    command.add_argument(
-        "--emulator", type=shlex.split, default=[], metavar="COMMAND",
-        help="run the engine under it, for example 'qemu-aarch64-static -cpu cortex-a76 -L /usr/aarch64-linux-gnu'",
-    )  # fmt: skip
+    _add_emulator(command)
     # One thread: the model is small, and threads that wait for one another crawl on a busy machine.
     _add_effort(command, 120, threads=1)
 
@@ -350,8 +348,10 @@ def _add_perplexity(model: Any) -> None:
     command.add_argument("--token-file", type=Path, metavar="FILE", help="with --url: file with the bearer token")
     command.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust for an https address")
     command.add_argument(
-        "--positions", type=_count, default=perplexity.POSITIONS, help=f"to record (default {perplexity.POSITIONS})"
-    )
+        "--positions", type=_count, default=perplexity.POSITIONS,
+        help=f"to record, or of the recorded ones to ask an engine for (default {perplexity.POSITIONS})",
+    )  # fmt: skip
+    _add_emulator(command)
     command.add_argument("--model", type=Path, metavar="FILE", help="the model that the engine, or NumPy, reads")
     command.add_argument("--text", type=Path, required=True, metavar="FILE", help="the held-out text")
     command.add_argument("--expect", type=Path, metavar="FILE", help="model.json (default: the one beside --model)")
@@ -366,6 +366,13 @@ def _add_kernels(command: argparse.ArgumentParser, required: bool) -> None:
     what = "output directory of kernel_build" + ("" if required else "; with --record: compute known answers as well")
     command.add_argument("--kernels", type=Path, required=required, metavar="DIR", help=what)
     command.add_argument("--variant", help="one variant (default: all to verify, the first that runs to convert)")
+
+
+def _add_emulator(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--emulator", type=shlex.split, default=[], metavar="COMMAND",
+        help="run the engine under it, for example 'qemu-aarch64-static -cpu cortex-a76 -L /usr/aarch64-linux-gnu'",
+    )  # fmt: skip
 
 
 def _add_effort(command: argparse.ArgumentParser, deadline: int, threads: int = min(4, os.cpu_count() or 1)) -> None:

@@ -128,7 +128,7 @@ def places(tokenizer: Tokenizer, texts: list[str], text: str, context: int) -> l
     return found
 
 
-def spread(found: Sequence[Place], count: int) -> list[Place]:
+def spread(found: Sequence[Any], count: int) -> list[Any]:
     if len(found) <= count:
         return list(found)
     return [found[int(number)] for number in np.linspace(0, len(found) - 1, count)]
@@ -239,8 +239,10 @@ def measure(
     tolerance: float | None = None,
     threads: int = 1,
     deadline: float = 600,
+    positions: int = POSITIONS,
+    emulator: Sequence[str] = (),
 ) -> Finding:
-    """By the whole distributions of an engine that is started for it."""
+    """By the whole distributions of an engine that is started for it, at so many of the recorded positions."""
     if held_out is None:
         return Finding(None, NOTHING_KNOWN, "whole")
     try:
@@ -249,9 +251,9 @@ def measure(
     except ModelError as error:
         return Finding(False, str(error), "whole")
     logs: list[float] = []
-    cases = held_out["cases"]
+    cases = spread(held_out["cases"], positions)
     try:
-        with running(kernels, variant, model, threads=threads, deadline=deadline) as engine:
+        with running(kernels, variant, model, threads=threads, deadline=deadline, emulator=emulator) as engine:
             logs = [_probability(engine, case, text, size) for case in cases]
     except EngineError as error:
         return Finding(False, f"{variant}: {error}", "whole", positions=len(logs))

@@ -67,7 +67,7 @@ bench-switch: dev ## Whether a switch loses a request, beside rolling updates an
 
 .PHONY: bench-kernels
 bench-kernels: dev ## What a variant gains over the generic wheel and mainline llama.cpp, after make site (ARGS: see --help)
-	python -m benchmarks.kernels --kernels "$$(ls -dt /var/lib/bitnet/cache/kernels/*/ | head -n 1)" $(ARGS)
+	PYTHONPATH=files/swarm_intelligence/src python -m benchmarks.kernels --kernels "$$(ls -dt /var/lib/bitnet/cache/kernels/*/ | head -n 1)" $(ARGS)
 
 .PHONY: package
 package: dev ## Build the collection's tarball

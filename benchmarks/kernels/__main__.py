@@ -4,7 +4,7 @@
 """What a variant gains: prompt processing and generation, as ratios of pairs measured in one run.
 
     make bench-kernels                       what `make site` built, against the generic wheel and mainline llama.cpp
-    python -m benchmarks.kernels --kernels DIR --rounds 5 --subjects chosen,floor
+    make bench-kernels ARGS="--rounds 2 --subjects same-file,wheel"     short
 
 Subjects, all with the same number of threads, on models of the published 2B-4T's dimensions with random weights:
     chosen      the best variant that this CPU runs, as the collection serves: IQ2_BN, embeddings in Q8_0

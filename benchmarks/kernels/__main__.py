@@ -8,7 +8,7 @@
 
 Subjects, all with the same number of threads, on models of the published 2B-4T's dimensions with random weights:
     chosen      the best variant that this CPU runs; IQ2_BN, embeddings in Q8_0 (--embeddings)
-    same-file   the same kernels on the file that the others read: IQ2_BN, embeddings in F16, as `model convert` makes it
+    same-file   the same kernels on the file that the others read: IQ2_BN, embeddings in F16, as `convert` makes it
     VARIANT     another variant of the set, on that file; the one with the lowest rank is the floor
     wheel       libggml and libllama of the generic wheel ik-llama-cpp-python from the package index, on that file
     mainline    llama-cpp-python's llama.cpp, compiled for this CPU, TQ2_0, embeddings in F16

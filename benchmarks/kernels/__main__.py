@@ -105,7 +105,12 @@ def cpu_flags() -> set[str]:
 
 def collect(options: argparse.Namespace) -> dict[str, Subject]:
     """The subjects that were asked for; `chosen` comes first and is always there."""
-    variants = json.loads((options.kernels / "manifest.json").read_text())["variants"]
+    try:
+        variants = json.loads((options.kernels / "manifest.json").read_text())["variants"]
+    except OSError as error:
+        raise SystemExit(
+            f"--kernels {options.kernels}: no manifest.json there ({error.strerror}); make site builds a set"
+        ) from error
     flags = cpu_flags()
     runnable = sorted(
         (name for name, entry in variants.items() if set(entry["requires"]) <= flags),

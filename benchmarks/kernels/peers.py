@@ -40,7 +40,7 @@ def wheel_libraries(cache: Path) -> Path:
     folder = cache / "wheel"
     libraries = folder / "lib64"
     if not libraries.is_dir():
-        packed = _download(cache / "downloads", WHEEL, "--only-binary", ":all:", "--python-version", "3.11")
+        packed = _download(cache / "downloads" / "wheel", WHEEL, "--only-binary", ":all:", "--python-version", "3.11")
         shutil.unpack_archive(packed, folder, format="zip")
     return libraries
 
@@ -51,7 +51,11 @@ def mainline_bench(cache: Path) -> tuple[Path, Path]:
     build = folder / "build"
     program = build / "bin" / "llama-bench"
     if not program.exists():
-        packed = _download(cache / "downloads", MAINLINE, "--no-binary", "llama-cpp-python")
+        if missing := [tool for tool in ("cmake", "c++") if not shutil.which(tool)]:
+            raise SystemExit(
+                f"mainline: {' and '.join(missing)} missing; install cmake and g++, or leave it out (--subjects)"
+            )
+        packed = _download(cache / "downloads" / "mainline", MAINLINE, "--no-binary", "llama-cpp-python")
         shutil.unpack_archive(packed, folder, filter="data")
         source = next(folder.glob("llama_cpp_python-*/vendor/llama.cpp"))
         print("building mainline's llama-bench (minutes)", flush=True)

@@ -192,6 +192,7 @@ def test_the_same_small_index_comes_out_of_nothing_twice(tmp_path: Path) -> None
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The machine on which the role has built the image for both platforms."""
     folder = tmp_path_factory.mktemp("lab")
+    machine.ensure_base()
     prefill = ["-e", json.dumps({"prefill_variants": sorted(VARIANTS.values())})]
     done = subprocess.run(
         [str(Path(sys.executable).parent / "ansible-playbook"), "molecule/resources/prefill.yml", *prefill],

@@ -67,7 +67,11 @@ bench-switch: dev ## Whether a switch loses a request, beside rolling updates an
 
 .PHONY: bench-kernels
 bench-kernels: dev ## What a variant gains over the generic wheel and mainline llama.cpp, after make site (ARGS: see --help)
-	PYTHONPATH=files/swarm_intelligence/src python -m benchmarks.kernels --kernels "$$(ls -dt /var/lib/bitnet/cache/kernels/*/ | head -n 1)" $(ARGS)
+	PYTHONPATH=files/swarm_intelligence/src python -m benchmarks.kernels $(ARGS)
+
+.PHONY: bench-compile
+bench-compile: dev ## How long the variants take to compile: from nothing, again, after a changed line (ARGS: see --help)
+	python -m benchmarks.kernels.compile $(ARGS)
 
 .PHONY: package
 package: dev ## Build the collection's tarball

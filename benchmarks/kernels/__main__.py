@@ -4,14 +4,15 @@
 """What a variant gains: prompt processing and generation, as ratios of pairs measured in one run.
 
     make bench-kernels                       what `make site` built, against the generic wheel and mainline llama.cpp
-    make bench-kernels ARGS="--rounds 2 --subjects same-file,wheel"     short
+    make bench-kernels ARGS="--rounds 2 --subjects wheel"     short
 
 Subjects, all with the same number of threads, on models of the published 2B-4T's dimensions with random weights:
-    chosen      the best variant that this CPU runs; IQ2_BN, embeddings in Q8_0 (--embeddings)
-    same-file   the same kernels on the file that the others read: IQ2_BN, embeddings in F16, as `convert` makes it
-    VARIANT     another variant of the set, on that file; the one with the lowest rank is the floor
-    wheel       libggml and libllama of the generic wheel ik-llama-cpp-python from the package index, on that file
-    mainline    llama-cpp-python's llama.cpp, compiled for this CPU, TQ2_0, embeddings in F16
+    chosen      the best variant that this CPU runs; IQ2_BN_R4, embeddings in Q8_0, as `model convert` makes it
+    plain-file  the same kernels; IQ2_BN, embeddings in F16
+    VARIANT     another variant of the set, on the file of `chosen`; the one with the lowest rank is the floor
+    wheel       libggml and libllama of the generic wheel ik-llama-cpp-python from the package index, on the plain file
+    wheel-file  the wheel on the file of `chosen`
+    mainline    llama-cpp-python's llama.cpp, compiled for this CPU; TQ2_0, embeddings in F16
 
 Each round runs llama-bench once per subject, one after the other, in an order that turns from round to round. The
 ratios are those of a round, the figure is their median. Beside it: how much of the memory's bandwidth generation uses,
@@ -37,7 +38,9 @@ from . import peers
 from .models import ENGINE, MAINLINE, Dimensions, write
 
 CACHE = Path(os.environ.get("BITNET_BENCH_CACHE", Path.home() / ".cache" / "bitnet-bench"))
+SETS = Path("/var/lib/bitnet/cache/kernels")
 KINDS = ("prompt", "generation")
+PEERS = ("wheel", "wheel-file", "mainline")
 BENCH_SECONDS = 600
 
 
@@ -71,13 +74,12 @@ def arguments() -> argparse.Namespace:
         prog="python -m benchmarks.kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--kernels", type=Path, required=True, help="a published set of kernel_build")
+    add("--kernels", type=Path, help=f"a set of kernel_build (default: the newest in {SETS} that this CPU can run)")
     add("--subjects", default="", help="which ones, separated by commas (default: all)")
     add("--rounds", type=int, default=5)
     add("--threads", type=int, default=len(os.sched_getaffinity(0)))
     add("--prompt", type=int, default=128, help="tokens of the prompt (default 128)")
     add("--generate", type=int, default=32, help="tokens that are generated (default 32)")
-    add("--embeddings", default="q8_0", help="type of the embeddings of `chosen` (default q8_0)")
     add("--layers", type=int, default=Dimensions.layers, help="fewer for a short look (default 30)")
     add("--output", type=Path, default=Path("tests/output/kernels"))
     options = parser.parse_args()
@@ -103,36 +105,41 @@ def cpu_flags() -> set[str]:
     return set()
 
 
+def kernel_set(given: Path | None) -> tuple[Path, list[str]]:
+    """A set and the variants in it that this CPU runs, the best first."""
+    flags = cpu_flags()
+    seen = []
+    for path in [given] if given else sorted(SETS.glob("*"), key=lambda path: -path.stat().st_mtime):
+        try:
+            variants = json.loads((path / "manifest.json").read_text())["variants"]
+        except OSError as error:
+            raise SystemExit(f"--kernels {path}: no manifest.json there ({error.strerror}); name a set") from error
+        runnable = [name for name, entry in variants.items() if set(entry["requires"]) <= flags]
+        if runnable:
+            return path, sorted(runnable, key=lambda name: -variants[name]["rank"])
+        seen += variants
+    raise SystemExit(f"--kernels {given or SETS}: this CPU runs none of [{', '.join(seen)}]; make site builds a set")
+
+
 def collect(options: argparse.Namespace) -> dict[str, Subject]:
     """The subjects that were asked for; `chosen` comes first and is always there."""
-    try:
-        variants = json.loads((options.kernels / "manifest.json").read_text())["variants"]
-    except OSError as error:
-        raise SystemExit(
-            f"--kernels {options.kernels}: no manifest.json there ({error.strerror}); make site builds a set"
-        ) from error
-    flags = cpu_flags()
-    runnable = sorted(
-        (name for name, entry in variants.items() if set(entry["requires"]) <= flags),
-        key=lambda name: -variants[name]["rank"],
-    )
-    if not runnable:
-        raise SystemExit(f"--kernels {options.kernels}: this CPU runs none of {', '.join(variants)}")
-    program = options.kernels / "bin" / "llama-bench"
-    file = model(options, ENGINE, "iq2_bn", "f16")
-    best = options.kernels / "lib" / runnable[0]
+    kernels, runnable = kernel_set(options.kernels)
+    program = kernels / "bin" / "llama-bench"
+    converted, plain = model(options, ENGINE, "iq2_bn_r4", "q8_0"), model(options, ENGINE, "iq2_bn", "f16")
+    best = kernels / "lib" / runnable[0]
     found = {
-        "chosen": Subject("chosen", program, best, model(options, ENGINE, "iq2_bn", options.embeddings)),
-        "same-file": Subject("same-file", program, best, file),
+        "chosen": Subject("chosen", program, best, converted),
+        "plain-file": Subject("plain-file", program, best, plain),
     }
     for name in runnable[1:]:
-        found[name] = Subject(name, program, options.kernels / "lib" / name, file)
-    wanted = [name for name in options.subjects.split(",") if name] or [*found, "wheel", "mainline"]
-    unknown = [name for name in wanted if name not in {*found, "wheel", "mainline"}]
-    if unknown:
-        raise SystemExit(f"--subjects {', '.join(unknown)}: there are {', '.join([*found, 'wheel', 'mainline'])}")
-    if "wheel" in wanted:
-        found["wheel"] = Subject("wheel", program, peers.wheel_libraries(CACHE), file)
+        found[name] = Subject(name, program, kernels / "lib" / name, converted)
+    known = [*found, *PEERS]
+    wanted = [name for name in options.subjects.split(",") if name] or known
+    if unknown := [name for name in wanted if name not in known]:
+        raise SystemExit(f"--subjects {', '.join(unknown)}: there are {', '.join(known)}")
+    for name, file in (("wheel", plain), ("wheel-file", converted)):
+        if name in wanted:
+            found[name] = Subject(name, program, peers.wheel_libraries(CACHE), file)
     if "mainline" in wanted:
         other, libraries = peers.mainline_bench(CACHE)
         found["mainline"] = Subject("mainline", other, libraries, model(options, MAINLINE, "tq2_0", "f16"))

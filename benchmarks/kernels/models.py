@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 from swarm_intelligence import iq2bn
-from swarm_intelligence.gguf_file import IQ2_BN
+from swarm_intelligence.gguf_file import IQ2_BN, IQ2_BN_R4
 from swarm_intelligence.synthetic import BEGIN, CHAT_TEMPLATE, END, byte_alphabet
 
 
@@ -49,7 +49,7 @@ ENGINE, MAINLINE = "bitnet-b1.58", "bitnet"
 
 
 def write(path: Path, dimensions: Dimensions, architecture: str, ternary: str, embeddings: str) -> None:
-    """Write a model; ``ternary`` is iq2_bn or tq2_0, ``embeddings`` the type of the table that is the output, too."""
+    """Write a model; ``ternary`` is iq2_bn, iq2_bn_r4 or tq2_0, ``embeddings`` the type of its tied embeddings."""
     temporary = path.with_name(f".{path.name}.part")
     writer = gguf.GGUFWriter(temporary, architecture, use_temp_file=True)
     _describe(writer, dimensions)
@@ -106,6 +106,8 @@ def _tensors(dimensions: Dimensions, ternary: str, embeddings: Type) -> Iterator
             codes = random.integers(-1, 2, (rows, columns), dtype=np.int8)
             if ternary == "iq2_bn":
                 kind, content = IQ2_BN, iq2bn.encode(codes, 0.02)
+            elif ternary == "iq2_bn_r4":
+                kind, content = IQ2_BN_R4, iq2bn.encode_r4(codes, 0.02)
             else:
                 kind, content = Type.TQ2_0, gguf.quants.quantize(codes.astype(np.float32), Type.TQ2_0)
             yield (

@@ -140,7 +140,7 @@ def test_raw_i2s_is_refused_converted_verified_and_served(container: Container, 
     record = container.ok(
         "model", "convert", "--kernels", KERNELS, "--input", raw, "--output", served, "--name", "three"
     )
-    assert (record["name"], record["type"]) == ("three", "iq2_bn")
+    assert (record["name"], record["type"]) == ("three", "iq2_bn_r4")
     # NumPy reads the I2_S file, the engine the converted one.
     arguments = ["--kernels", KERNELS, "--variant", runnable, "--model", served, "--reference", raw]
     assert container.ok("kernels", "verify", *arguments)["passed"]
@@ -208,6 +208,8 @@ def test_the_ordering_of_i2s_is_found(container: Container, runnable: str, order
     assert f"I2_S is in the {ordering} ordering" in done.stderr
     code, finding, error = perplexity(container, runnable, served)
     assert (code, finding["verdict"]) == (0, "pass"), f"{finding} {error}"
+    types = container.ok("model", "inspect", served)["types"]
+    assert types == {"f32": 17, "iq2_bn_r4": 28, "q8_0": 1}
 
 
 def test_perplexity_of_wrong_kernels(container: Container, runnable: str) -> None:

@@ -10,11 +10,11 @@ import re
 import resource
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from download_lab import Server
 from swarm_intelligence import download
 from swarm_intelligence.download import CATALOGUE, fetch
 from swarm_intelligence.gguf_file import ModelError
@@ -23,82 +23,9 @@ CONTENT = hashlib.shake_256(b"a model").digest(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Server(ThreadingHTTPServer):
-    """``faults`` are taken from the front, one per request; without any it behaves."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.faults: list[str] = []
-        self.always = ""
-        self.content = CONTENT
-        self.etag = '"one"'
-        self.requests: list[dict[str, str]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/model.gguf"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Any
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_arguments: Any) -> None:
-        """Quiet."""
-
-    def do_GET(self) -> None:
-        server: Server = self.server
-        server.requests.append({key.lower(): value for key, value in self.headers.items()} | {"path": self.path})
-        fault = server.always or (server.faults.pop(0) if server.faults else "")
-        self.close_connection = True
-        if re.fullmatch(r"\d{3}", fault):
-            self.reply(int(fault), b"an error page", {})
-        elif fault.startswith("redirect "):
-            self.reply(302, b"", {"Location": fault.removeprefix("redirect ")})
-        elif fault != "drop at once":
-            self.serve(server, fault)
-
-    def serve(self, server: Server, fault: str) -> None:
-        body, status = server.content, 200
-        headers = {"ETag": server.etag, "Accept-Ranges": "bytes"}
-        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if wanted and self.headers.get("If-Range") == server.etag and fault != "ignore range":
-            start = int(wanted[1])
-            if start >= len(body):
-                self.reply(416, b"", {"Content-Range": f"bytes */{len(body)}"})
-                return
-            shift = 5 if fault == "wrong place" else 0
-            headers["Content-Range"] = f"bytes {start + shift}-{len(body) - 1}/{len(body)}"
-            body, status = body[start:], 206
-        if fault == "no etag":
-            headers = {}
-        length = len(body)
-        if fault == "promise more":
-            length += 1000
-        if fault == "promise less":
-            length -= 1000
-        if fault == "wrong file":
-            body = bytes(length)
-        if fault in ("cut", "no etag"):
-            body = body[: max(1, len(body) // 3)]
-        self.reply(status, body, headers, length)
-
-    def reply(self, status: int, body: bytes, headers: dict[str, str], length: int | None = None) -> None:
-        self.send_response(status)
-        for key, value in {**headers, "Content-Length": str(len(body) if length is None else length)}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        try:
-            self.wfile.write(body)
-        except OSError:
-            return
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
+    made = Server(CONTENT)
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield made

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from swarm_intelligence import i2s, iq2bn
 from swarm_intelligence.convert import choose
+from swarm_intelligence.gguf_file import IQ2_BN_R4
+from swarm_intelligence.reference import unpack
 
 
 def ternary(rows: int, columns: int) -> np.ndarray:
@@ -85,3 +87,25 @@ def test_iq2bn_weight_by_weight() -> None:
 def test_iq2bn_round_trip() -> None:
     codes = ternary(6, 128)
     assert np.array_equal(iq2bn.decode(iq2bn.encode(codes, 0.5), 128), codes * np.float32(0.5))
+
+
+def test_iq2bn_r4_weight_by_weight() -> None:
+    codes = ternary(8, 192)
+    raw = iq2bn.encode_r4(codes, 0.75)
+    for group, bytes_ in enumerate(raw):
+        scales = struct.unpack_from("<4f", bytes_.tobytes())
+        for row in range(4):
+            for index, wanted in enumerate(codes[4 * group + row]):
+                place = 16 + 16 * (index // 16) + 4 * row + index % 4
+                code = int(bytes_[place]) >> (2 * (index % 16 // 4)) & 3
+                assert (code - 1) * scales[row] == wanted * 0.75
+
+
+def test_iq2bn_r4_round_trip_and_parts() -> None:
+    codes = ternary(12, 128)
+    raw = iq2bn.encode_r4(codes, 0.5)
+    wanted = codes * np.float32(0.5)
+    assert np.array_equal(iq2bn.decode_r4(raw, 128), wanted)
+    for first, rows in ((0, 12), (3, 1), (2, 7), (11, 1)):
+        found = unpack(raw.reshape(-1), IQ2_BN_R4, (12, 128), first, rows)
+        assert np.array_equal(found, wanted[first : first + rows])

@@ -46,6 +46,12 @@ def header(tensors: int, keys: int, rest: bytes = b"", version: int = 3) -> byte
     return b"GGUF" + struct.pack("<IQQ", version, tensors, keys) + rest
 
 
+def test_rows_that_do_not_fill_a_group(scratch: Path) -> None:
+    name = b"blk.0.attn_q.weight"
+    entry = struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, 64, 6, 335, 0)
+    assert "has 6 rows, which iq2_bn_r4 holds in fours" in refusal(scratch, header(1, 0, entry + b"\0" * 4096))
+
+
 def test_each_bad_file_says_what_is_wrong(good: Path, scratch: Path) -> None:
     whole = good.read_bytes()
     assert "is empty" in refusal(scratch, b"")

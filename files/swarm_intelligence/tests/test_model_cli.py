@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from swarm_intelligence import cli, synthetic
+from swarm_intelligence.convert import embeddings_type
 from swarm_intelligence.engine_run import running
 from swarm_intelligence.gguf_check import read_record
 from swarm_intelligence.gguf_file import GGUFFile, ModelError
@@ -260,16 +261,22 @@ def test_convert_compares_with_the_original(kernels: Path, tmp_path: Path, run: 
     source, output, wrong = tmp_path / "raw.gguf", tmp_path / "out" / "model.gguf", tmp_path / "wrong.gguf"
     synthetic.write(source, layers=1, kind="i2_s")
     program = kernels / "bin" / "llama-quantize"
-    program.write_text(f'#!/bin/sh\ncp {wrong} "$5"\n')
+    program.write_text(f'#!/bin/sh\necho "$3 $6" > {tmp_path}/types\ncp {wrong} "$5"\n')
     program.chmod(0o755)
-    synthetic.write(wrong, layers=1, seed=2)
+    synthetic.write(wrong, layers=1, seed=2, kind="iq2_bn_r4")
     arguments = ("--kernels", kernels, "--input", source, "--output", output, "--ordering", "x86")
     code, _unused, error = run("model", "convert", *arguments)
     assert (code, "is not what the input says" in error) == (1, True), error
     assert list(output.parent.iterdir()) == []
-    synthetic.write(wrong, layers=1)
+    synthetic.write(wrong, layers=1, kind="iq2_bn_r4")
     assert run("model", "convert", *arguments, "--no-known-answer", "--json")[0] == 0
-    assert read_record(output)["type"] == "iq2_bn"
+    assert read_record(output)["type"] == "iq2_bn_r4"
+    assert (tmp_path / "types").read_text() == "f16 iq2_bn_r4\n"
+
+
+def test_embeddings_are_rounded_unless_outliers_forbid_it(model: Path) -> None:
+    assert embeddings_type(GGUFFile(Path(__file__).resolve().parents[2] / "models" / "jargon" / "model.gguf")) == "q8_0"
+    assert embeddings_type(GGUFFile(model)) == "f16"
 
 
 def test_fetch_wants_url_and_sha256(tmp_path: Path, run: Run) -> None:

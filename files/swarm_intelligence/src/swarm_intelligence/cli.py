@@ -311,7 +311,7 @@ def _add_fetch(model: Any) -> None:
 
 
 def _add_convert(model: Any) -> None:
-    command = _add(model, "convert", _convert, FAILED, "convert an I2_S model to IQ2_BN and compare the two")
+    command = _add(model, "convert", _convert, FAILED, "convert an I2_S model to IQ2_BN_R4 and compare the two")
     _add_kernels(command, required=True)
     command.add_argument("--input", type=Path, required=True, metavar="FILE")
     command.add_argument("--output", type=Path, required=True, metavar="FILE")

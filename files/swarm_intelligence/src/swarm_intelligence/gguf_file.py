@@ -31,7 +31,8 @@ MAX_ELEMENTS = 1 << 40
 I2_S = 36
 IQ1_BN = 134
 IQ2_BN = 135
-F32, F16, BF16 = 0, 1, 30
+IQ2_BN_R4 = 335
+F32, F16, Q8_0, BF16 = 0, 1, 8, 30
 
 
 class ModelError(Exception):
@@ -46,6 +47,8 @@ class TensorType:
     block: int
     block_bytes: int
     row_meta: int = 0
+    rows: int = 1
+    """That lie interleaved."""
 
 
 # Numbers 31 to 33 and 36 to 38 meant repacked types in older mainline files; here 36 is I2_S, as in Microsoft's fork.
@@ -57,7 +60,7 @@ TYPES: dict[int, TensorType] = {
     I2_S: TensorType("i2_s", 4, 1),
     IQ1_BN: TensorType("iq1_bn", 64, 13, row_meta=2),
     IQ2_BN: TensorType("iq2_bn", 64, 16, row_meta=4),
-    335: TensorType("iq2_bn_r4", 64, 16, row_meta=4),
+    IQ2_BN_R4: TensorType("iq2_bn_r4", 64, 16, row_meta=4, rows=4),
 }
 I2_S_TAIL = 32
 
@@ -201,6 +204,8 @@ class GGUFFile:
             )
         if min(shape) < 1 or math.prod(shape) > MAX_ELEMENTS:
             raise cursor.fail(f"{what} has the impossible shape {shape}, so the header is corrupt")
+        if math.prod(shape[:-1]) % TYPES[type_id].rows:
+            raise cursor.fail(f"{what} has {math.prod(shape[:-1])} rows, which {TYPES[type_id].name} holds in fours")
         if type_id != I2_S and shape[-1] % TYPES[type_id].block:
             raise cursor.fail(f"{what} has rows of {shape[-1]}, no multiple of its block of {TYPES[type_id].block}")
         return name, shape, type_id, offset

@@ -31,7 +31,7 @@ import numpy as np
 
 from . import i2s, iq2bn
 from .gguf_check import HyperParameters, check_structure
-from .gguf_file import BF16, F16, F32, I2_S, IQ2_BN, GGUFFile, ModelError
+from .gguf_file import BF16, F16, F32, I2_S, IQ2_BN, IQ2_BN_R4, GGUFFile, ModelError
 
 _OUTPUT_ROWS = 16384
 
@@ -139,6 +139,10 @@ def unpack(
         part = raw[first * stride : (first + rows) * stride]
         if type_id == IQ2_BN:
             flat = iq2bn.decode(part, columns)
+        elif type_id == IQ2_BN_R4:
+            begin = first // iq2bn.ROWS * iq2bn.ROWS
+            end = -(-(first + rows) // iq2bn.ROWS) * iq2bn.ROWS
+            flat = iq2bn.decode_r4(raw[begin * stride : end * stride], columns)[first - begin :][:rows]
         elif type_id in (F32, F16):
             flat = np.frombuffer(part.tobytes(), dtype="<f4" if type_id == F32 else "<f2").astype(np.float32)
         elif type_id == BF16:

@@ -16,11 +16,12 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 from gguf import GGUFValueType as Kind
 
 from . import i2s, iq2bn
-from .gguf_file import ARCHITECTURE, F16, F32, I2_S, IQ2_BN, write_gguf
+from .gguf_file import ARCHITECTURE, F16, F32, I2_S, IQ2_BN, IQ2_BN_R4, Q8_0, write_gguf
 
 WIDTH = 512
 HIDDEN = 768
@@ -59,7 +60,14 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
 )
 
-TYPES = {"iq2_bn": IQ2_BN, "i2_s": I2_S}
+TYPES = {
+    "iq2_bn": (IQ2_BN, iq2bn.encode, F16),
+    "iq2_bn_r4": (IQ2_BN_R4, iq2bn.encode_r4, Q8_0),
+    "i2_s": (I2_S, i2s.encode, F16),
+}
+"""Of the layers, how their matrices are written, and the type of the embeddings."""
+SERVED = ("iq2_bn", "iq2_bn_r4")
+"""As models come to be served: in the types that a plain quantization gives, and as ``convert`` makes them."""
 
 
 def byte_alphabet() -> list[str]:
@@ -144,12 +152,18 @@ def _metadata(tokens: list[str], merges: list[str], layers: int, seed: int) -> d
 
 
 def write(path: Path, seed: int = 1, layers: int = LAYERS, kind: str = "iq2_bn") -> None:
-    """Write the model; ``kind`` is the type of its layers, iq2_bn to serve or i2_s to try the conversion."""
+    """Write the model; ``kind`` is the type of its layers, one that is served or i2_s to try the conversion."""
+    number, encode, table = TYPES[kind]
     stream = _Stream(seed)
     tokens, merges = vocabulary()
     embeddings = _embeddings(stream, tokens)
+    raw = (
+        embeddings
+        if table == F16
+        else gguf.quants.quantize(embeddings.astype(np.float32), gguf.GGMLQuantizationType(table))
+    )
     tensors: dict[str, tuple[int, tuple[int, ...], np.ndarray]] = {
-        "token_embd.weight": (F16, embeddings.shape, embeddings),
+        "token_embd.weight": (table, embeddings.shape, raw),
         "output_norm.weight": (F32, (WIDTH,), _norm(stream, "output_norm", WIDTH)),
     }
     kv = WIDTH // HEADS * HEADS_KV
@@ -177,8 +191,7 @@ def write(path: Path, seed: int = 1, layers: int = LAYERS, kind: str = "iq2_bn")
             scale = SCALES.get(name, 1.0) * SCALE
             if name in ("attn_output", "ffn_down"):
                 codes[0] = 0  # leaves the constant component alone
-            encode = iq2bn.encode if kind == "iq2_bn" else i2s.encode
-            tensors[f"{full}.weight"] = (TYPES[kind], (rows, columns), encode(codes, scale))
+            tensors[f"{full}.weight"] = (number, (rows, columns), encode(codes, scale))
     write_gguf(path, _metadata(tokens, merges, layers, seed), tensors)
 
 

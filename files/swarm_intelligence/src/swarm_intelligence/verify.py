@@ -90,7 +90,8 @@ def verify_variant(
     deadline: float = 120,
     emulator: Sequence[str] = (),
 ) -> Verdict:
-    """Run one variant on a model (the synthetic one by default) and compare all next-token distributions.
+    """Run one variant on a model (by default the synthetic one in each type that is served) and compare all next-token
+    distributions.
 
     ``requires`` replaces the manifest's list, ``reference`` the file that NumPy reads (the model itself by default).
     Under an ``emulator`` (a command line) it does not count what this CPU lacks: an instruction that the emulated one
@@ -106,15 +107,27 @@ def verify_variant(
     if missing and not emulator:
         return _not_run(f"this CPU lacks {' '.join(missing)}")
     with tempfile.TemporaryDirectory(prefix="bitnet-verify-") as scratch:
-        if model is None:
-            model = Path(scratch) / "synthetic.gguf"
-            synthetic.write(model)
-        check_servable(model)
-        try:
-            original = Path(reference or model)
-            return _compare(kernels, variant, Path(model), original, emulator, threads=threads, deadline=deadline)
-        except EngineError as error:
-            return {**_not_run(str(error)), "ran": True}
+        models = [Path(model)] if model else [Path(scratch) / f"{kind}.gguf" for kind in synthetic.SERVED]
+        pairs = []
+        for path in models:
+            if not model:
+                synthetic.write(path, kind=path.stem)
+            check_servable(path)
+            try:
+                original = Path(reference or path)
+                pairs += _compare(kernels, variant, path, original, emulator, threads=threads, deadline=deadline)
+            except EngineError as error:
+                return {**_not_run(f"{path.name}: {error}"), "ran": True}
+    cosine, distance = min(pair[0] for pair in pairs), max(pair[1] for pair in pairs)
+    passed = bool(np.isfinite([cosine, distance]).all() and cosine >= MIN_COSINE and distance < MAX_RELATIVE_L2)
+    return {
+        "ran": True,
+        "reason": f"{len(pairs)} distributions of {' and '.join(path.stem for path in models)}; "
+        f"cosine must be at least {MIN_COSINE}, relative L2 under {MAX_RELATIVE_L2}",
+        "cosine": round(cosine, 6),
+        "relative_l2": round(distance, 6),
+        "passed": passed,
+    }
 
 
 def _compare(
@@ -126,7 +139,8 @@ def _compare(
     *,
     threads: int,
     deadline: float,
-) -> Verdict:
+) -> list[tuple[float, float]]:
+    """Cosine and relative L2 error of each distribution."""
     truth = Reference(GGUFFile(original))
     size = truth.parameters.vocabulary
     with running(kernels, variant, model, threads=threads, deadline=deadline, emulator=emulator) as engine:
@@ -134,21 +148,11 @@ def _compare(
     # The reference reads the continuation that the engine chose: its choice is not judged, its numbers are.
     read = [tokens + chosen[:-1] for tokens, chosen, _unused in answers]
     expected = truth.log_probabilities(read, last=STEPS)
-    pairs = [
+    return [
         agreement(wanted, measured)
         for (_unused, _unused, found), wide in zip(answers, expected, strict=True)
         for wanted, measured in zip(wide, found, strict=True)
     ]
-    cosine, error = min(pair[0] for pair in pairs), max(pair[1] for pair in pairs)
-    passed = bool(np.isfinite([cosine, error]).all() and cosine >= MIN_COSINE and error < MAX_RELATIVE_L2)
-    return {
-        "ran": True,
-        "reason": f"{len(pairs)} distributions of {size} tokens; cosine must be at least {MIN_COSINE}, "
-        f"relative L2 under {MAX_RELATIVE_L2}",
-        "cosine": round(cosine, 6),
-        "relative_l2": round(error, 6),
-        "passed": passed,
-    }
 
 
 def verify(

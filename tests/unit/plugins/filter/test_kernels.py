@@ -94,7 +94,7 @@ def test_what_has_no_platform(value, message):
         image_platform.image_platform(value)
 
 
-@pytest.mark.parametrize("kind", ["iq2_bn", "i2_s"])
+@pytest.mark.parametrize("kind", ["iq2_bn", "iq2_bn_r4", "i2_s"])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_sizes_are_those_of_the_workloads_own_writer(tmp_path, kind, layers):
     from swarm_intelligence import synthetic
@@ -112,7 +112,8 @@ def test_sizes_are_those_of_the_workloads_own_writer(tmp_path, kind, layers):
         "heads_kv": synthetic.HEADS_KV,
     }
     tensors = path.stat().st_size - min(tensor.start for tensor in file.tensors.values())
-    assert model_size.model_size(dimensions, kind) == tensors
+    embeddings = "q8_0" if kind == "iq2_bn_r4" else "f16"
+    assert model_size.model_size(dimensions, kind, embeddings) == tensors
 
 
 def test_sizes_of_the_published_model():

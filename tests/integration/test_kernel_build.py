@@ -925,6 +925,9 @@ def engine(builder, cross_builder, engine_verifier):
     return of
 
 
+JARGON = "/opt/bitnet/models/jargon"
+
+
 def proven(result: dict, name: str) -> str:
     """How a variant was run, after a look at its figures; empty if it was not."""
     run = result["manifest"]["variants"][name]["verified"]["run"]
@@ -979,16 +982,37 @@ def test_every_variant_of_the_engine(engine, name):
         assert "lacks" in result["manifest"]["variants"][name]["verified"]["run"]["reason"]
 
 
+def under_qemu(kernels: str, name: str, engine_verifier: str, *command: str) -> dict:
+    """What bitnet-cli says of a variant that qemu runs as its CPU."""
+    variant = catalogue.VARIANTS[name]
+    said = docker(
+        *("run", "--rm", "--network=none", "--tmpfs=/tmp", "-v", f"{kernels}:/kernels:ro", engine_verifier),
+        *("bitnet-cli", *command, "--kernels", "/kernels", "--variant", name, "--json", "--deadline", "500"),
+        *("--emulator", f"qemu-{variant.architecture}-static -cpu {variant.qemu_cpu}"),
+    )
+    return json.loads(said)
+
+
 @pytest.mark.full
 def test_the_engine_under_qemu_agrees_where_the_cpu_could_do_it_too(engine, engine_verifier):
     kernels = finish(start(engine(V3)), 3100)["path"]
-    emulator = f"qemu-x86_64-static -cpu {catalogue.VARIANTS[V3].qemu_cpu}"
-    said = docker(
-        *("run", "--rm", "--network=none", "--tmpfs=/tmp", "-v", f"{kernels}:/kernels:ro", engine_verifier),
-        *("bitnet-cli", "kernels", "verify", "--kernels", "/kernels", "--variant", V3, "--json"),
-        *("--emulator", emulator, "--deadline", "500"),
-    )
-    assert json.loads(said)["passed"]
+    assert under_qemu(kernels, V3, engine_verifier, "kernels", "verify")["passed"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == DOTPROD else pytest.param(name, marks=pytest.mark.full)
+        for name, variant in catalogue.VARIANTS.items()
+        if variant.qemu_cpu
+    ],
+)
+def test_a_trained_model_keeps_its_perplexity_under_qemu(engine, engine_verifier, name):
+    kernels = finish(start(engine(name)), 3100)["path"]
+    files = ["--model", f"{JARGON}/model.gguf", "--text", f"{JARGON}/held-out.txt", "--expect", f"{JARGON}/model.json"]
+    found = under_qemu(kernels, name, engine_verifier, "model", "perplexity", *files, "--positions", "40")
+    assert (found["verdict"], found["positions"]) == ("pass", 40), found
+    assert abs(found["relative_difference"]) < 0.01
 
 
 @pytest.mark.full

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from swarm_intelligence.gguf_check import write_record
 
+from benchmarks.kernels import models
 from tests.lab import machine
 from tests.lab.site import writing_tasks
 
@@ -117,10 +120,12 @@ class Lab:
     def shell(self, script: str, timeout: float = 600) -> str:
         return self.host.exec("sh", "-euc", script, timeout=timeout).strip()
 
+    def tags(self, repository: str) -> set[str]:
+        return set(json.loads(self.shell(f"curl -fsS http://{REGISTRY}/v2/{repository}/tags/list"))["tags"])
+
     def tag(self, repository: str) -> str:
-        listed = json.loads(self.shell(f"curl -fsS http://{REGISTRY}/v2/{repository}/tags/list"))
-        (tag,) = listed["tags"]
-        return str(tag)
+        (tag,) = self.tags(repository)
+        return tag
 
     def status(self, path: str) -> str:
         accept = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json"
@@ -302,3 +307,22 @@ def test_a_build_from_nothing_gives_the_same_digest(lab: Lab) -> None:
     lab.forget("bitnet/swarm-intelligence")
     lab.play("build")
     assert lab.digest(reference) == first
+
+
+@pytest.mark.full
+def test_with_a_model_of_the_published_dimensions_inside(lab: Lab) -> None:
+    """As `bitnet-cli model convert` makes it, with random weights: the role itself refuses 2 GB and more."""
+    before = lab.tags("bitnet/swarm-intelligence")
+    folder = machine.cache_dir() / "model-inside"
+    folder.mkdir(exist_ok=True)
+    models.write(folder / "model.gguf", models.Dimensions(), models.ENGINE, "iq2_bn_r4", "q8_0")
+    write_record(folder / "model.gguf")
+    try:
+        lab.play("build", "-e", "image_build_model_path=/var/lib/bitnet/cache/model-inside", timeout=3000)
+    finally:
+        shutil.rmtree(folder)
+    (tag,) = lab.tags("bitnet/swarm-intelligence") - before
+    for entry in lab.raw(f"{REPOSITORY}:{tag}")["manifests"]:
+        manifest = lab.raw(f"{REPOSITORY}@{entry['digest']}")
+        size = sum(part["size"] for part in [manifest["config"], *manifest["layers"]])
+        assert 600_000_000 < size < 2_000_000_000, f"{entry['platform']}: {size / 1e6:.1f} MB"

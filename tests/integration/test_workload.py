@@ -25,12 +25,9 @@ from typing import Any
 import httpx
 import pytest
 from openai import OpenAI
+from swarm_intelligence import gguf_check, synthetic
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "files" / "swarm_intelligence" / "src"))
-
-from swarm_intelligence import gguf_check, synthetic
 
 TOKEN = "a-token-of-the-tests"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}

@@ -13,14 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from api_lab import TOKEN, FaultInjector
 
 from benchmarks.switch_loss.generator import Target
 from benchmarks.switch_loss.stands import Log, await_ready, free_port
 
 WORKLOAD = Path(__file__).resolve().parents[3] / "files" / "swarm_intelligence"
-sys.path.append(str(WORKLOAD / "tests"))
-sys.path.append(str(WORKLOAD / "src"))
-from api_lab import TOKEN, FaultInjector  # noqa: E402
 
 
 class ApiServer:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,6 @@ from ansible_collections.bitnet.devops.plugins.module_utils._kernels import cata
 from ansible_collections.bitnet.devops.plugins.test import at_least_level
 
 from tests.unit import cpuinfo_texts as texts
-
-sys.path.append(str(Path(__file__).resolve().parents[4] / "files" / "swarm_intelligence" / "src"))
 
 PUBLISHED = {"vocabulary": 128256, "width": 2560, "hidden": 6912, "layers": 30, "heads": 20, "heads_kv": 5}
 

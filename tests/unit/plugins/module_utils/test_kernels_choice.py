@@ -5,18 +5,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from ansible_collections.bitnet.devops.plugins.module_utils._kernels import catalogue
 from ansible_collections.bitnet.devops.plugins.module_utils._kernels import cpu as ours
+from swarm_intelligence import cpu as theirs
 
 from tests.unit import cpuinfo_texts as texts
-
-sys.path.append(str(Path(__file__).resolve().parents[4] / "files" / "swarm_intelligence" / "src"))
-
-from swarm_intelligence import cpu as theirs
 
 MANIFESTS = {
     architecture: {

@@ -8,6 +8,7 @@
 
 Subjects, all with the same number of threads, on models of the published 2B-4T's dimensions with random weights:
     chosen      the best variant that this CPU runs; IQ2_BN_R4, embeddings in Q8_0, as `model convert` makes it
+    huge-pages  the same, the model read into transparent huge pages (which slots cannot share)
     plain-file  the same kernels; IQ2_BN, embeddings in F16
     VARIANT     another variant of the set, on the file of `chosen`; the one with the lowest rank is the floor
     wheel       libggml and libllama of the generic wheel ik-llama-cpp-python from the package index, on the plain file
@@ -52,6 +53,8 @@ class Subject:
     program: Path
     libraries: Path
     model: Path
+    more: tuple[str, ...] = ()
+    """Arguments of llama-bench."""
     speeds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     """Tokens per second, by kind, one of each round."""
 
@@ -59,7 +62,7 @@ class Subject:
         argv = [
             str(self.program), "--model", str(self.model), "--n-prompt", str(options.prompt),
             "--n-gen", str(options.generate), "--threads", str(options.threads), "--repetitions", "1",
-            "--output", "json",
+            "--output", "json", *self.more,
         ]  # fmt: skip
         environment = {**os.environ, "LD_LIBRARY_PATH": str(self.libraries)}
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=BENCH_SECONDS, check=False)
@@ -129,6 +132,7 @@ def collect(options: argparse.Namespace) -> dict[str, Subject]:
     best = kernels / "lib" / runnable[0]
     found = {
         "chosen": Subject("chosen", program, best, converted),
+        "huge-pages": Subject("huge-pages", program, best, converted, ("--transparent-huge-pages", "1")),
         "plain-file": Subject("plain-file", program, best, plain),
     }
     for name in runnable[1:]:

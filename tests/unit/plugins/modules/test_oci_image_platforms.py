@@ -218,6 +218,14 @@ def test_what_cannot_be_is_refused_before_anything_is_built(run, fake, given, sa
     assert not any(" build " in line for line in calls(fake, ""))
 
 
+def test_a_part_for_all_platforms_reaches_each(run, fake, context):
+    context[1:] = [{**context[1], "platform": ""}]
+    layers = {part["size_compressed_bytes"] for part in run()["platforms"].values()}
+    assert len(layers) == 1 and "arm\n" in [
+        path.read_text() for path in (fake / "built" / "linux-amd64").rglob("*") if path.is_file()
+    ]
+
+
 def test_a_part_for_one_platform_has_to_be_on_the_target(run, context):
     context[1]["remote_src"] = False
     assert "is for one platform; that needs remote_src: true" in run()["msg"]

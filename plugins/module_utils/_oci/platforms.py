@@ -148,8 +148,8 @@ class Skopeo:
     def __init__(self, registry: str) -> None:
         self.plain = is_loopback(registry)
 
-    def _raw(self, reference: str) -> bytes | None:
-        command = ["skopeo", "inspect", "--raw", *(["--tls-verify=false"] if self.plain else [])]
+    def _raw(self, reference: str, *options: str) -> bytes | None:
+        command = ["skopeo", "inspect", "--raw", *options, *(["--tls-verify=false"] if self.plain else [])]
         code, raw, said = look([*command, f"docker://{reference}"])
         if code == 0:
             return raw
@@ -175,6 +175,15 @@ class Skopeo:
                 return None
             parts.append(layouts.Part(platform, descriptor["digest"], layouts.size_of(manifest)))
         return layouts.Index(layouts.digest_of(raw), tuple(parts))
+
+    def platforms(self, reference: str) -> list[str]:
+        """The platforms of an index or of an image that a registry holds; none if it holds nothing."""
+        raw = self._raw(reference)
+        found = layouts.manifests(raw) if raw else {}
+        if found is not None:
+            return sorted(found)
+        config = self._raw(reference, "--config")
+        return [layouts.platform_of({"platform": json.loads(config)})] if config else []
 
     def push(self, layout: layouts.Layout, reference: str, log: Path, timeout: float) -> None:
         command = ["skopeo", "copy", "--all", "--preserve-digests", "--quiet"]
@@ -264,5 +273,13 @@ def builder(docker: Docker, platforms: t.Sequence[str], storage: Path, base_imag
         raise ImageError(
             f"platforms: an image for {', '.join(platforms)} needs buildx with a builder for them ({without_buildx}) "
             f"or buildah ({without_buildah}). Install buildah, or select a builder with 'docker buildx create --use'."
+        )
+    # buildah makes an image of a base of another platform without a word, and labels it as if it were of its own.
+    has = list(platforms) if base_image == "scratch" else Skopeo(base_image).platforms(base_image)
+    missing = [platform for platform in platforms if platform not in has]
+    if missing:
+        raise ImageError(
+            f"base_image: {base_image} is there for {', '.join(has) or 'no platform'}, not for {', '.join(missing)}. "
+            "If its registry is a mirror, copy it there with 'skopeo copy --all'; otherwise name another base image."
         )
     return Buildah(storage, is_loopback(base_image))

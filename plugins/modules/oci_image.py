@@ -270,6 +270,18 @@ class Image:
         self.docker = Docker(params["docker_host"])
         self.seconds: dict[str, float] = {}
         self.builder = ""
+        self.platforms: list[str] = sorted(set(params["platforms"]))
+        self._refuse()
+
+    def _refuse(self) -> None:
+        for item in self.params["context"]:
+            if not item["platform"]:
+                continue
+            if item["platform"] not in self.platforms:
+                known = ", ".join(self.platforms) or "platforms, which is empty"
+                raise oci.ImageError(f"context: platform '{item['platform']}' is none of {known}.")
+            if not item["remote_src"]:
+                raise oci.ImageError(f"context: '{item['src']}' is for one platform; that needs remote_src: true.")
 
     def make(self) -> dict[str, t.Any]:
         with self._timed("look"):
@@ -313,12 +325,13 @@ class Image:
         base = self._base()
         if base is None:
             return None
-        files = {}
+        files: dict[str, str] = {}
         for item in params["context"]:
             if not item["digest"] and self.check_mode and not Path(item["src"]).exists():
                 return None
             dest = f"{item['platform']} {item['dest']}" if item["platform"] else item["dest"]
-            files[dest] = item["digest"] or oci.digest(oci.entries_of(item))
+            digest = item["digest"] or oci.digest(oci.entries_of(item))
+            files[dest] = f"{files[dest]} {digest}" if dest in files else digest  # several may fill one folder
         return {
             "base": base,
             "build_args": {key: str(value) for key, value in params["build_args"].items()},
@@ -401,7 +414,8 @@ class Image:
         params = self.params
         if not params["archive"] and not all(item["remote_src"] for item in params["context"]):
             raise oci.ImageError("context: the controller's files come through the action plugin of this module only.")
-        items = [item for item in params["context"] if item["remote_src"] and item["platform"] in (None, platform)]
+        remote = [item for item in params["context"] if item["remote_src"]]
+        items = [item for item in remote if (item["platform"] or platform) == platform]
         found = [entry for item in items for entry in oci.entries_of(item)]
         return lambda stream: oci.write_tar(stream, found, params["archive"])
 
@@ -425,10 +439,8 @@ class Index(Image):
 
     def __init__(self, params: dict[str, t.Any], check_mode: bool) -> None:
         super().__init__(params, check_mode)
-        self.platforms: list[str] = sorted(set(params["platforms"]))
         self.work_dir = Path(params["work_dir"])
         self.skopeo = tools.Skopeo(params["name"])
-        self._refuse()
 
     def _refuse(self) -> None:
         if not self.params["push"]:
@@ -436,13 +448,7 @@ class Index(Image):
         for platform in self.platforms:
             if not PLATFORM.fullmatch(platform):
                 raise oci.ImageError(f"platforms: '{platform}' is no platform. Write it as linux/amd64 or linux/arm64.")
-        for item in self.params["context"]:
-            if not item["platform"]:
-                continue
-            if item["platform"] not in self.platforms:
-                raise oci.ImageError(f"context: platform '{item['platform']}' is none of {', '.join(self.platforms)}.")
-            if not item["remote_src"]:
-                raise oci.ImageError(f"context: '{item['src']}' is for one platform; that needs remote_src: true.")
+        super()._refuse()
 
     def _parts(self) -> dict[str, t.Any] | None:
         parts = super()._parts()

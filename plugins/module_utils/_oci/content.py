@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import re
 import tarfile
 import typing as t
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ ALWAYS_EXCLUDED = ("__pycache__", "*.pyc", "*.egg-info", ".*")
 # One time for all files: the same content gives the same layers. A wheel, being a ZIP, knows no time before 1980.
 MODIFIED = 315619200
 CHUNK = 1 << 20
+# A name such as localhost.example.com or 127.example.com is another machine, to which nothing goes in the clear.
+LOOPBACK = re.compile(r"(localhost|127(\.[0-9]+)+|\[::1\])(:[0-9]+)?")
 
 
 class ImageError(Exception):
@@ -163,6 +166,4 @@ def published(answer: str) -> Published | None:
 
 def is_loopback(name: str) -> bool:
     """Whether a repository's registry is on this machine: Docker itself speaks plain HTTP to such a one."""
-    host = name.partition("/")[0]
-    address = host.rpartition(":")[0] or host
-    return address == "localhost" or address.startswith("127.") or host.startswith("[::1]")
+    return bool(LOOPBACK.fullmatch(name.partition("/")[0]))

@@ -11,10 +11,12 @@ docker.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
 import subprocess
+import threading
 import typing as t
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,11 @@ from .docker import LOOK_TIMEOUT, Docker, Unavailable, end_of
 
 # What a registry says of a name that it does not have; for one that it does not have yet some say "unauthorized".
 UNKNOWN_NAMES = ("manifest unknown", "not found", "name unknown", "unauthorized", "denied")
+# The same words of this host, which say nothing of the registry: of a helper for logins, of a file with them.
+OF_THIS_HOST = ("executable file not found", "permission denied")
+# Seconds: a builder in a container may be pulled first.
+BOOT_TIMEOUT = 300
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,9 @@ class Job:
         return [*options, *(["--target", self.target] if self.target else [])]
 
 
-def look(command: list[str], environment: t.Mapping[str, str] | None = None) -> tuple[int, bytes, str]:
+def look(
+    command: list[str], environment: t.Mapping[str, str] | None = None, timeout: float = LOOK_TIMEOUT
+) -> tuple[int, bytes, str]:
     """Run a command that answers soon: its exit code, what it printed, what it complained of."""
     try:
         # No AnsibleModule here, so that this is tested as plain Python.
@@ -61,30 +70,41 @@ def look(command: list[str], environment: t.Mapping[str, str] | None = None) -> 
             env=environment and dict(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=LOOK_TIMEOUT,
+            timeout=timeout,
             check=False,
         )
     except FileNotFoundError as error:
         raise Unavailable(f"the command {command[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise ImageError(f"'{' '.join(command[:3])}' did not end within {LOOK_TIMEOUT} s.") from error
+        raise ImageError(f"'{' '.join(command[:3])}' did not end within {timeout:.0f} s.") from error
     return done.returncode, done.stdout, done.stderr.decode("utf-8", "replace").strip()
 
 
 def unpack(folder: Path, write: t.Callable[[t.IO[bytes]], None]) -> None:
     """A build context that C(write) streams as a tar, as a folder: buildah reads no stream."""
     folder.mkdir(parents=True)
-    command = ["tar", "--extract", "--directory", str(folder)]
+    # The modes of the archive, whatever the umask: they become those in the image.
+    command = ["tar", "--extract", "--preserve-permissions", "--directory", str(folder)]
     process = subprocess.Popen(  # pylint: disable=ansible-bad-function
         command, stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
+    heard: list[bytes] = []
     with process:
+        # On a full disk tar complains of each file, and would wait for a reader while we wait for tar.
+        listener = threading.Thread(target=lambda: heard.append(t.cast(t.IO[bytes], process.stderr).read()))
+        listener.start()
         with contextlib.suppress(BrokenPipeError), t.cast(t.IO[bytes], process.stdin) as stream:
             write(stream)
-        said = t.cast(t.IO[bytes], process.stderr).read().decode("utf-8", "replace").strip()
+        listener.join()
     if process.returncode:
+        said = b"".join(heard).decode("utf-8", "replace").strip()
         full = " The disk is full: free some space." if "no space left" in said.lower() else ""
         raise ImageError(f"The build context could not be written to {folder} ({said[-400:]}).{full}")
+
+
+def _end_with_parent() -> None:
+    """In a child: end when this module is killed, or it would go on without deadline while the next run builds, too."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def work(
@@ -94,13 +114,14 @@ def work(
     with log.open("ab") as output:
         try:
             # run_command would keep the output in memory.
-            process = subprocess.Popen(  # pylint: disable=ansible-bad-function
+            process = subprocess.Popen(  # pylint: disable=ansible-bad-function,subprocess-popen-preexec-fn
                 command,
                 env=environment and dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509
             )
         except FileNotFoundError as error:
             raise Unavailable(f"The command {command[0]} is not installed.") from error
@@ -127,12 +148,13 @@ class Skopeo:
     def __init__(self, registry: str) -> None:
         self.plain = is_loopback(registry)
 
-    def _raw(self, reference: str) -> bytes | None:
-        command = ["skopeo", "inspect", "--raw", *(["--tls-verify=false"] if self.plain else [])]
+    def _raw(self, reference: str, *options: str) -> bytes | None:
+        command = ["skopeo", "inspect", "--raw", *options, *(["--tls-verify=false"] if self.plain else [])]
         code, raw, said = look([*command, f"docker://{reference}"])
         if code == 0:
             return raw
-        if any(text in said.lower() for text in UNKNOWN_NAMES):
+        local = any(text in said.lower() for text in OF_THIS_HOST)
+        if not local and any(text in said.lower() for text in UNKNOWN_NAMES):
             return None
         registry = reference.partition("/")[0]
         raise Unavailable(
@@ -153,6 +175,15 @@ class Skopeo:
                 return None
             parts.append(layouts.Part(platform, descriptor["digest"], layouts.size_of(manifest)))
         return layouts.Index(layouts.digest_of(raw), tuple(parts))
+
+    def platforms(self, reference: str) -> list[str]:
+        """The platforms of an index or of an image that a registry holds; none if it holds nothing."""
+        raw = self._raw(reference)
+        found = layouts.manifests(raw) if raw else {}
+        if found is not None:
+            return sorted(found)
+        config = self._raw(reference, "--config")
+        return [layouts.platform_of({"platform": json.loads(config)})] if config else []
 
     def push(self, layout: layouts.Layout, reference: str, log: Path, timeout: float) -> None:
         command = ["skopeo", "copy", "--all", "--preserve-digests", "--quiet"]
@@ -180,11 +211,13 @@ class Buildx:
     def lacks(self, platforms: t.Iterable[str]) -> str:
         """Why it cannot be used; empty if it can."""
         try:
-            code, inspected, said = look(["docker", "buildx", "inspect"], self.environment)
-        except Unavailable as error:
+            # A builder tells its platforms while it runs, and it is first started by its first build.
+            code, inspected, said = look(["docker", "buildx", "inspect", "--bootstrap"], self.environment, BOOT_TIMEOUT)
+        except ImageError as error:
             return str(error)
         if code:
-            return said.splitlines()[0][:200] if said else "docker buildx inspect failed"
+            errors = [line for line in said.splitlines() if line.startswith("ERROR")] or said.splitlines()
+            return errors[0][:200] if errors else "docker buildx inspect failed"
         _code, info, _said = look(["docker", "info", "--format", "{{json .DriverStatus}}"], self.environment)
         return layouts.buildx_lacks(inspected.decode("utf-8", "replace"), info.decode("utf-8", "replace"), platforms)
 
@@ -213,6 +246,8 @@ class Buildah:
         folder = self.storage / job.platform.replace("/", "-")
         buildah = ["buildah", "--root", str(folder / "root"), "--runroot", str(folder / "run")]
         identity = layout.folder.with_name(f"{layout.folder.name}.id")
+        # What a killed build left there stays mounted and takes space; nobody else builds now.
+        work([*buildah, "rm", "--all"], job.log, job.timeout, "build_timeout")
         command = [*buildah, "build", *job.options, "--iidfile", str(identity), "--layers", "--isolation=chroot"]
         # The format of Docker, since that of OCI has no health check; one time for the image and for all its files.
         command += ["--format=docker", f"--timestamp={MODIFIED}", "--identity-label=false", "--quiet"]
@@ -238,5 +273,13 @@ def builder(docker: Docker, platforms: t.Sequence[str], storage: Path, base_imag
         raise ImageError(
             f"platforms: an image for {', '.join(platforms)} needs buildx with a builder for them ({without_buildx}) "
             f"or buildah ({without_buildah}). Install buildah, or select a builder with 'docker buildx create --use'."
+        )
+    # buildah makes an image of a base of another platform without a word, and labels it as if it were of its own.
+    has = list(platforms) if base_image == "scratch" else Skopeo(base_image).platforms(base_image)
+    missing = [platform for platform in platforms if platform not in has]
+    if missing:
+        raise ImageError(
+            f"base_image: {base_image} is there for {', '.join(has) or 'no platform'}, not for {', '.join(missing)}. "
+            "If its registry is a mirror, copy it there with 'skopeo copy --all'; otherwise name another base image."
         )
     return Buildah(storage, is_loopback(base_image))

@@ -142,6 +142,8 @@ def test_what_a_registry_says(key):
         ("registry.example:5000/a", False),
         ("10.127.0.1/a", False),
         ("localhost.example/a", False),
+        ("127.example.com:5000/a", False),
+        ("127.0.0.2/a", True),
     ],
 )
 def test_loopback(name, loopback):

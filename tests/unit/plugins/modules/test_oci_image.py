@@ -101,6 +101,21 @@ def test_a_local_image_needs_no_registry(run, fake):
     assert not any(call.startswith(("manifest", "build", "push")) for call in calls(fake))
 
 
+def test_each_of_two_sources_for_one_folder_counts(run, fake, context, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(name)
+        context.append({"src": str(tmp_path / name), "dest": ".", "remote_src": True})
+    first = run(check_mode=True)["content"]
+    (tmp_path / "one" / "one").write_text("other")
+    assert run(check_mode=True)["content"] != first
+
+
+def test_a_part_for_a_platform_needs_platforms(run, fake, context):
+    context[0]["platform"] = "linux/arm64"
+    assert "context: platform 'linux/arm64' is none of platforms, which is empty" in run()["msg"]
+
+
 def test_check_mode_builds_nothing_and_knows_the_tag(run, fake):
     planned = run(check_mode=True, push=True)
     assert planned["changed"] and planned["digest"] == oci.UNKNOWN

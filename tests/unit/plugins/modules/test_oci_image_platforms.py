@@ -6,14 +6,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.bitnet.devops.plugins.module_utils._oci import content as oci
+from ansible_collections.bitnet.devops.plugins.module_utils._oci import platforms as tools
 from ansible_collections.bitnet.devops.plugins.modules import oci_image
 
 FAKE = r"""#!PYTHON
@@ -47,7 +52,9 @@ if program == "docker":
     if arguments[:2] == ["buildx", "inspect"]:
         if not (home / "buildx").exists():
             sys.exit("docker: 'buildx' is not a docker command.")
-        print((home / "buildx").read_text())
+        # As buildx does: a builder that does not run yet says nothing of platforms.
+        told = (home / "buildx").read_text().splitlines()
+        print("\n".join(line for line in told if "--bootstrap" in arguments or not line.startswith("Platforms")))
     elif arguments[:2] == ["buildx", "build"]:
         options = dict(one.split("=", 1) for one in after("--output").split(","))
         image(pathlib.Path(options["dest"]), after("--platform"), arguments[-1], True)
@@ -71,6 +78,13 @@ elif program == "skopeo":
         sys.exit("pinging container registry: dial tcp: connection refused")
     if arguments[0] == "inspect":
         name = arguments[-1].partition("//")[2].replace("/", "_").replace("@", "_")
+        if (home / "no login").exists():
+            sys.exit((home / "no login").read_text())
+        if "library_debian" in name:
+            entries = [{"digest": "1", "platform": {"os": "linux", "architecture": one}} for one in ("amd64", "arm64")]
+            print(json.dumps({"manifests": entries}) if not (home / "one base").exists()
+                  else '{"os": "linux", "architecture": "amd64"}' if "--config" in arguments else '{"layers": []}')
+            sys.exit()
         if not (registry / name).exists():
             sys.exit("reading manifest: manifest unknown")
         sys.stdout.buffer.write((registry / name).read_bytes())
@@ -166,6 +180,9 @@ def test_one_index_is_built_by_what_there_is(run, fake, tmp_path, tool):
         )
         assert "--label io.bitnet.owner=bitnet.devops" in line and "--label l=x" in line and "--target last" in line
         assert ("--timestamp=" if tool == "buildah" else "rewrite-timestamp=true") in line
+        if tool == "buildah":
+            removal = line.partition(" build ")[0] + " rm --all"
+            assert calls(fake, "").index(removal) < calls(fake, "").index(line), "of what a killed build left"
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["lock"]
     assert not list(tmp_path.glob("bitnet-image-*.log"))
 
@@ -204,6 +221,21 @@ def test_what_cannot_be_is_refused_before_anything_is_built(run, fake, given, sa
     result = run(**given)
     assert result["failed"] and re.search(says, result["msg"]), result
     assert not any(" build " in line for line in calls(fake, ""))
+
+
+def test_a_part_for_all_platforms_reaches_each(run, fake, context):
+    context[1:] = [{**context[1], "platform": ""}]
+    layers = {part["size_compressed_bytes"] for part in run()["platforms"].values()}
+    assert len(layers) == 1 and "arm\n" in [
+        path.read_text() for path in (fake / "built" / "linux-amd64").rglob("*") if path.is_file()
+    ]
+
+
+def test_buildah_is_given_no_base_of_another_platform(run, fake):
+    (fake / "one base").touch()
+    said = run()["msg"]
+    assert re.search("base_image: docker.io/.* is there for linux/amd64, not for linux/arm64.*skopeo copy --all", said)
+    assert not any(" build " in line for line in calls(fake, "buildah"))
 
 
 def test_a_part_for_one_platform_has_to_be_on_the_target(run, context):
@@ -248,6 +280,20 @@ def test_a_registry_that_does_not_answer_or_refuses(run, fake, file, says):
     assert run(check_mode=True)["changed"]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        'error getting credentials - err: exec: "docker-credential-it": executable file not found in $PATH',
+        "reading JSON file: open /root/.docker/config.json: permission denied",
+    ],
+)
+def test_a_login_that_cannot_be_read_does_not_mean_that_there_is_no_image(run, fake, said):
+    (fake / "no login").write_text(said)
+    result = run()
+    assert result["failed"] and said in result["msg"], result
+    assert not any(" build " in line for line in calls(fake, ""))
+
+
 def test_a_registry_that_changes_what_it_is_given(run, fake):
     (fake / "spoil").write_text("\n")
     assert re.search("was pushed with the digest sha256:.* but the registry gives sha256:", run()["msg"])
@@ -288,3 +334,37 @@ def test_another_build_is_waited_for_and_its_leftovers_go(run, fake, tmp_path):
         holder.wait()
     assert run()["built"]
     assert not (tmp_path / "work" / "building-old").exists()
+
+
+def test_a_context_that_tar_complains_of_at_length_is_not_waited_for_for_ever(fake, tmp_path):
+    (fake / "tar").write_text("#!/bin/sh\nhead -c 200000 /dev/zero >&2\necho No space left >&2\ncat\nexit 2\n")
+    (fake / "tar").chmod(0o755)
+    signal.alarm(20)
+    try:
+        with pytest.raises(oci.ImageError, match="The disk is full"):
+            tools.unpack(tmp_path / "unpacked", lambda stream: stream.write(b"-" * 200000) and None)
+    finally:
+        signal.alarm(0)
+
+
+def test_what_a_killed_module_has_started_ends_with_it(tmp_path):
+    code = (
+        "import pathlib, sys\n"
+        "from ansible_collections.bitnet.devops.plugins.module_utils._oci import platforms\n"
+        f"sys.path[:] = {sys.path!r}\n"
+        f"command = ['sh', '-c', 'echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 60']\n"
+        f"platforms.work(command, pathlib.Path('{tmp_path}/log'), 60, 'build_timeout')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    module = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    end = time.monotonic() + 20
+    while not (tmp_path / "pid").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    started = int((tmp_path / "pid").read_text())
+    module.kill()
+    module.wait()
+    while Path(f"/proc/{started}").exists() and time.monotonic() < end:
+        if "State:\tZ" in Path(f"/proc/{started}/status").read_text():
+            break
+        time.sleep(0.05)
+    assert time.monotonic() < end

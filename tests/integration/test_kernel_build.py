@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import re
 import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.bitnet.devops.plugins.module_utils._kernels import catalogue, client
+from ansible_collections.bitnet.devops.plugins.module_utils._kernels import catalogue, client, running
 from ansible_collections.bitnet.devops.plugins.module_utils._kernels.errors import KernelError
 
 from tests.lab import machine
@@ -984,11 +985,13 @@ def test_every_variant_of_the_engine(engine, name):
 
 def under_qemu(kernels: str, name: str, engine_verifier: str, *command: str) -> dict:
     """What bitnet-cli says of a variant that qemu runs as its CPU."""
-    variant = catalogue.VARIANTS[name]
+    way = running.find_way(
+        catalogue.VARIANTS[name], os.uname().machine, set(), dict.fromkeys(running.EMULATORS.values(), "")
+    )
     said = docker(
         *("run", "--rm", "--network=none", "--tmpfs=/tmp", "-v", f"{kernels}:/kernels:ro", engine_verifier),
         *("bitnet-cli", *command, "--kernels", "/kernels", "--variant", name, "--json", "--deadline", "500"),
-        *("--emulator", f"qemu-{variant.architecture}-static -cpu {variant.qemu_cpu}"),
+        *("--emulator", shlex.join(way.emulator)),
     )
     return json.loads(said)
 
@@ -999,14 +1002,8 @@ def test_the_engine_under_qemu_agrees_where_the_cpu_could_do_it_too(engine, engi
     assert under_qemu(kernels, V3, engine_verifier, "kernels", "verify")["passed"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == DOTPROD else pytest.param(name, marks=pytest.mark.full)
-        for name, variant in catalogue.VARIANTS.items()
-        if variant.qemu_cpu
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name, variant in catalogue.VARIANTS.items() if variant.qemu_cpu])
 def test_a_trained_model_keeps_its_perplexity_under_qemu(engine, engine_verifier, name):
     kernels = finish(start(engine(name)), 3100)["path"]
     files = ["--model", f"{JARGON}/model.gguf", "--text", f"{JARGON}/held-out.txt", "--expect", f"{JARGON}/model.json"]

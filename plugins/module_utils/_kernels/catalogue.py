@@ -106,8 +106,6 @@ _V4_BF16_FLAGS = ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mavx512v
 _ARM = ("asimd", "fp")
 # -march=armv8.2-a allows the compiler all that was optional before: crc32, atomics, asimdrdm.
 _DOTPROD = (*_ARM, "asimddp", "asimdhp", "asimdrdm", "atomics", "crc32", "fphp")
-_I8MM = (*_DOTPROD, "bf16", "i8mm")
-_SVE = (*_I8MM, "sve", "svebf16", "svei8mm")
 _DOTPROD_MARCH = "-march=armv8.2-a+dotprod+fp16"
 _MATRIX = ("smmla", "ummla", "usmmla", "bfdot", "bfmmla")
 
@@ -124,17 +122,6 @@ VARIANTS = {
             absent=("evex", "zmm", "tmm"),
             qemu_cpu="Haswell-noTSX",
             source=_PSABI,
-        ),
-        Variant(
-            name="x86-64-v3-avxvnni",
-            architecture="x86_64",
-            flags=("-march=x86-64-v3", "-mavxvnni", "-mtune=alderlake"),
-            requires=(*_V3, "avx_vnni"),
-            rank=35,
-            present=(Instruction("vpmaddubsw", "ymm"), Instruction("vpmaddwd", "ymm")),
-            absent=("evex", "zmm", "tmm"),
-            qemu_cpu=_NO_QEMU,
-            source=f"{_PSABI}; {_INTEL}.1 EAX bit 4",
         ),
         Variant(
             name="x86-64-v4",
@@ -170,17 +157,6 @@ VARIANTS = {
             source="AMD64 Architecture Programmer's Manual, volume 3, appendix E; GCC's option -march=znver4",
         ),
         Variant(
-            name="sapphirerapids",
-            architecture="x86_64",
-            flags=(*_V4_BF16_FLAGS, "-mavx512fp16", "-mtune=sapphirerapids"),
-            requires=(*_V4_BF16, "avx512_fp16"),
-            rank=55,
-            present=(Instruction("vpdpbusd", "zmm"), Instruction("vpermt2b", "ymm")),
-            absent=("tmm",),
-            qemu_cpu=_NO_QEMU,
-            source=f"{_INTEL}, EDX bit 23; GCC's option -march=sapphirerapids",
-        ),
-        Variant(
             name="armv8.0-a",
             architecture="aarch64",
             flags=("-march=armv8-a", "-mtune=cortex-a53"),
@@ -201,44 +177,6 @@ VARIANTS = {
             absent=("z", *_MATRIX),
             qemu_cpu="cortex-a76",
             source=f"{_HWCAPS}; FEAT_DotProd and FEAT_FP16 of the Arm ARM",
-        ),
-        Variant(
-            name="armv8.6-a-i8mm",
-            architecture="aarch64",
-            # Not -march=armv8.6-a: that would allow pointer authentication and more, which these words do not promise.
-            flags=(f"{_DOTPROD_MARCH}+i8mm+bf16", "-mtune=cortex-a76"),
-            requires=_I8MM,
-            rank=30,
-            present=(Instruction("sdot", "v"),),
-            absent=("z",),
-            # qemu 7.2 has no model with these features. Of what "max" has beyond them this can be switched off; GCC and
-            # its assembler are told of nothing else, and the disassembly is judged.
-            qemu_cpu="max,sve=off,pauth=off",
-            source=f"{_HWCAPS}; FEAT_I8MM and FEAT_BF16 of the Arm ARM",
-        ),
-        Variant(
-            name="neoverse-v1",
-            architecture="aarch64",
-            flags=(f"{_DOTPROD_MARCH}+i8mm+bf16+sve", "-mtune=neoverse-v1"),
-            requires=_SVE,
-            rank=40,
-            present=(Instruction("sdot", "v"),),
-            absent=(),
-            # qemu has the model neoverse-v1 from 8.1 on; before, "max" with its vectors of 256 bits (it has SVE2, too).
-            qemu_cpu="max,sve256=on",
-            source=f"{_HWCAPS}; Arm Neoverse V1 Core TRM",
-        ),
-        Variant(
-            name="neoverse-v2",
-            architecture="aarch64",
-            flags=(f"{_DOTPROD_MARCH}+i8mm+bf16+sve2", "-mtune=neoverse-n2"),
-            requires=(*_SVE, "sve2"),
-            rank=50,
-            present=(Instruction("sdot", "v"),),
-            absent=(),
-            # qemu has no neoverse-v2 (as of 10.0): "max" with its vectors of 128 bits.
-            qemu_cpu="max,sve128=on",
-            source=f"{_HWCAPS}; Arm Neoverse V2 Core TRM",
         ),
     )
 }

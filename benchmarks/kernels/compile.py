@@ -38,6 +38,8 @@ def run(cache: Path, variants: list[str], patches: list[dict[str, str]]) -> dict
         given = {
             "compile_cache": str(cache), "compile_variants": variants, "compile_patches": patches,
             "compile_output": str(output),
+            # What the role finds by its own path, which a task outside of it has not.
+            "image_build_files": str(CHECKOUT / "files"),
         }  # fmt: skip
         argv = ["ansible-playbook", "benchmarks/kernels/compile.yml", "--extra-vars", json.dumps(given)]
         environment = {**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}

@@ -20,17 +20,17 @@ def judged(text: str, *names: str, machine: str = ""):
     [
         ("haswell", "x86-64-v3", "x86-64-v3", "Intel(R) Core(TM) i7-4770 CPU @ 3.40GHz"),
         ("ice-lake", "x86-64-v4", "x86-64-v4-vnni", "Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz"),
-        ("alder-lake", "x86-64-v3", "x86-64-v3-avxvnni", "12th Gen Intel(R) Core(TM) i7-12700"),
+        ("alder-lake", "x86-64-v3", "x86-64-v3", "12th Gen Intel(R) Core(TM) i7-12700"),
         ("skylake-x", "x86-64-v4", "x86-64-v4", "Intel(R) Xeon(R) Platinum 8124M CPU @ 3.00GHz"),
         ("zen-4", "x86-64-v4", "znver4", "AMD EPYC 9R14"),
-        ("sapphire-rapids", "x86-64-v4", "sapphirerapids", "Intel(R) Xeon(R) Platinum 8488C"),
+        ("sapphire-rapids", "x86-64-v4", "znver4", "Intel(R) Xeon(R) Platinum 8488C"),
         ("nehalem", "x86-64-v2", None, "Intel(R) Xeon(R) CPU X5570 @ 2.93GHz"),
         ("cortex-a53", "armv8.0-a", "armv8.0-a", "Cortex-A53"),
         ("cortex-a76", "armv8.2-a", "armv8.2-a-dotprod", "Cortex-A76"),
         ("neoverse-n1", "armv8.2-a", "armv8.2-a-dotprod", "Neoverse-N1"),
-        ("neoverse-v1", "armv8.4-a", "neoverse-v1", "Neoverse-V1"),
-        ("graviton4", "armv9.0-a", "neoverse-v2", "Neoverse-V2"),
-        ("apple-m2", "armv8.6-a", "armv8.6-a-i8mm", "4 x Blizzard-M2 + 4 x Avalanche-M2"),
+        ("neoverse-v1", "armv8.4-a", "armv8.2-a-dotprod", "Neoverse-V1"),
+        ("graviton4", "armv9.0-a", "armv8.2-a-dotprod", "Neoverse-V2"),
+        ("apple-m2", "armv8.6-a", "armv8.2-a-dotprod", "4 x Blizzard-M2 + 4 x Avalanche-M2"),
         ("unknown", "armv8.2-a", "armv8.2-a-dotprod", "unknown core 0x70/0x663"),
     ],
 )
@@ -100,7 +100,7 @@ def test_flags_that_contradict_each_other_raise_no_level(flags, level, best, sen
 
 def test_contradictions_on_arm():
     found, verdict = judged(texts.arm((0x41, 0xD4F, f"{texts.N1} sve2 i8mm bf16")))
-    assert (found.level, verdict.best) == ("armv8.2-a", "armv8.6-a-i8mm")
+    assert (found.level, verdict.best) == ("armv8.2-a", "armv8.2-a-dotprod")
     assert found.problems == ["it has sve2 and not sve: no CPU is like that"]
 
 

@@ -36,12 +36,12 @@ def run(tmp_path, capsys, warnings):
 
 @pytest.mark.parametrize("check", [False, True])
 def test_a_saved_file_is_judged_as_its_host(run, warnings, check):
-    result = run(texts.HOSTS["graviton4"], check, variants=["armv8.0-a", "neoverse-v2", "x86-64-v3"])
+    result = run(texts.HOSTS["graviton4"], check, variants=["armv8.0-a", "armv8.2-a-dotprod", "x86-64-v3"])
     assert not result["changed"] and not warnings
     assert (result["architecture"], result["vendor"], result["model"]) == ("aarch64", "ARM", "Neoverse-V2")
-    assert (result["level"], result["best"], result["cpus"]) == ("armv9.0-a", "neoverse-v2", 2)
-    assert (result["fitting"], result["lacking"]) == (["neoverse-v2", "armv8.0-a"], {})
-    assert result["why"] == "neoverse-v2 is the best of 2 that this CPU runs"
+    assert (result["level"], result["best"], result["cpus"]) == ("armv9.0-a", "armv8.2-a-dotprod", 2)
+    assert (result["fitting"], result["lacking"]) == (["armv8.2-a-dotprod", "armv8.0-a"], {})
+    assert result["why"] == "armv8.2-a-dotprod is the best of 2 that this CPU runs"
 
 
 def test_this_host(run):

@@ -97,10 +97,6 @@ _NO_QEMU = ""
 _V3 = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 _V4_VNNI = (*_V4, "avx512_vnni")
-# What the engine asks for by name on top of VNNI. Not -march=znver4, which GCC knows from 12.3 on, and not
-# -march=sapphirerapids, which would allow more than these words promise.
-_V4_BF16 = (*_V4_VNNI, "avx512_bf16", "avx512vbmi", "avx512_vpopcntdq")
-_V4_BF16_FLAGS = ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mavx512vbmi", "-mavx512vpopcntdq")
 
 # On aarch64 they need dotprod: a source that is not patched aborts on armv8.0-a in the same way.
 _ARM = ("asimd", "fp")
@@ -144,17 +140,6 @@ VARIANTS = {
             absent=("tmm",),
             qemu_cpu=_NO_QEMU,
             source=f"{_PSABI}; {_INTEL} ECX bit 11",
-        ),
-        Variant(
-            name="znver4",
-            architecture="x86_64",
-            flags=(*_V4_BF16_FLAGS, "-mtune=znver3"),
-            requires=_V4_BF16,
-            rank=50,
-            present=(Instruction("vpdpbusd", "zmm"), Instruction("vpermt2b", "ymm")),
-            absent=("tmm",),
-            qemu_cpu=_NO_QEMU,
-            source="AMD64 Architecture Programmer's Manual, volume 3, appendix E; GCC's option -march=znver4",
         ),
         Variant(
             name="armv8.0-a",

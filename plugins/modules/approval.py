@@ -16,7 +16,7 @@ description:
     key of the person who approves.
   - Runs where that key is, such as on the person's own machine. What it returns is for everybody to read.
 requirements:
-  - "cryptography 3.4 or newer on the target (Debian and Ubuntu: python3-cryptography); a controller has it with Ansible"
+  - "cryptography 38 or newer on the target (Debian and Ubuntu: python3-cryptography; Ansible brings it to controllers)"
 attributes:
   check_mode:
     support: full

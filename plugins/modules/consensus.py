@@ -12,23 +12,23 @@ version_added: 0.3.0
 author:
   - "bitnet.devops contributors (@bitnet-devops)"
 description:
-  - Decides by O(quorum) of n verdicts with vetoes and a deadline, and by approvals and freeze windows. It only decides, and
-    nothing is promoted or rolled back here.
-  - A verdict counts if a listed key of its environment has signed it as it is, and it is of this release, model and run, not
-    older than the run, not from the future, and not later than the deadline. All others are named in RV(ignored), and the
-    decision is the one without them.
+  - Decides by O(quorum) of n verdicts with vetoes and a deadline, and by approvals and freeze windows. It only
+    decides, and nothing is promoted or rolled back here.
+  - A verdict counts if a listed key of its environment has signed it as it is, and it is of this release, model and
+    run, not older than the run, not from the future, and not later than the deadline. All others are named in
+    RV(ignored), and the decision is the one without them.
   - V(rollback) follows from the refusal of an environment with a veto, from so many refusals that O(quorum) is out of
     reach, and from the end of the deadline without O(quorum) or without the verdict of an environment with a veto.
     Silence is no consent, since whoever cuts a line must not promote by it.
-  - An environment that has signed different verdicts in one run, or promotes against its own gates, is V(contradictory),
-    which weighs as a refusal.
+  - An environment that has signed different verdicts in one run, or promotes against its own gates, is
+    V(contradictory), which weighs as a refusal.
   - V(promote) needs O(quorum) verdicts that promote and one of every environment with a veto, O(approvals_required)
     approvals and no open freeze window. Lacking the last two, a release waits and is not rolled back.
   - The decision depends on the options and the time only, and not on the order of verdicts. This module does not wait,
     and V(undecided) says what for.
   - Needs no target. It runs where the verdicts come together, such as on the controller.
 requirements:
-  - "cryptography 3.4 or newer (Debian and Ubuntu: python3-cryptography); a controller has it with Ansible"
+  - "cryptography 38 or newer (Debian and Ubuntu: python3-cryptography; Ansible brings it to controllers)"
   - "Python 3.9 or newer, with time zones (tzdata) if there are freeze windows"
 attributes:
   check_mode:
@@ -77,8 +77,9 @@ options:
         required: true
       keys:
         description:
-          - Public keys of the environment, RV(bitnet.devops.signing_key#module:public_key). Several where several hosts sign,
-            or while a new key takes over. They come from the inventory, and not from whoever sent the verdict.
+          - Public keys of the environment, RV(bitnet.devops.signing_key#module:public_key). Several where several
+            hosts sign, or while a new key takes over. They come from the inventory, and not from whoever sent the
+            verdict.
         type: list
         elements: str
         required: true
@@ -92,8 +93,8 @@ options:
     required: true
   verdicts:
     description:
-      - RV(bitnet.devops.verdict#module:verdict) of the environments, in any order. What is none is named in RV(ignored) and
-        does no harm.
+      - RV(bitnet.devops.verdict#module:verdict) of the environments, in any order. What is none is named in
+        RV(ignored) and does no harm.
     type: list
     elements: raw
     default: []
@@ -136,7 +137,7 @@ options:
         type: str
         required: true
       from:
-        description: A date and time, as V(2026-12-23 18:00), or weekly, as V(fri 16:00), in O(freeze_windows[].timezone).
+        description: A date and time there, as V(2026-12-23 18:00), or a weekly time, as V(fri 16:00).
         type: str
         required: true
       until:
@@ -144,7 +145,9 @@ options:
         type: str
         required: true
       timezone:
-        description: Name of a time zone, as V(Europe/Berlin) or V(UTC). Hours that its clocks show twice are in the window both times.
+        description:
+          - Name of a time zone, as V(Europe/Berlin) or V(UTC). An hour that its clocks show twice is in the window
+            both times.
         type: str
         required: true
 seealso:
@@ -241,8 +244,9 @@ ignored:
       type: str
     reason:
       description:
-        - V(forged) is one that no listed key, or another's, has signed as it is. V(replayed) is of another release, model, run or
-          environment, or older than the run. V(late), V(early), V(duplicate), V(contradictory) and V(unreadable) say it themselves.
+        - V(forged) is one that no listed key, or another's, has signed as it is. V(replayed) is of another release,
+          model, run or environment, or older than the run. V(late), V(early), V(duplicate), V(contradictory) and
+          V(unreadable) say it themselves.
       type: str
     explanation:
       description: Why, for people.
@@ -273,8 +277,8 @@ comparison:
       sample: {threads: {development: 4, staging: 8}}
     measured:
       description:
-        - Each number by environment. For latencies, ratios, errors and rates C(best) names the environments with the best one, of
-          those that promote. Different hardware measures differently, so it is a hint and no proof.
+        - Each number by environment. For latencies, ratios, errors and rates C(best) names the environments with the
+          best one, of those that promote. Different hardware measures differently, so it is a hint and no proof.
       type: dict
       sample: {compare.slot.p95_ms: {values: {development: 131.0, staging: 97.0}, best: [staging]}}
 report:

@@ -18,7 +18,7 @@ description:
   - The file has OpenSSH's form, so C(ssh-keygen -l -f) shows what it is, and a key that C(ssh-keygen -t ed25519 -N '')
     has made is used as it is.
 requirements:
-  - "cryptography 3.4 or newer on the target (Debian and Ubuntu: python3-cryptography); a controller has it with Ansible"
+  - "cryptography 38 or newer on the target (Debian and Ubuntu: python3-cryptography; Ansible brings it to controllers)"
 attributes:
   check_mode:
     support: full
@@ -61,7 +61,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 public_key:
-  description: The public key as one line, which others may know. In check mode V(known after the key is made), where there is none.
+  description:
+    - The public key as one line, which others may know.
+    - In check mode V(known after the key is made), where there is none.
   returned: success
   type: str
   sample: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUd4JNwm0MN51gXyzIpbT9VTVvj0dnMdQ1cXWyqfTcD
@@ -83,10 +85,9 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("cryptography"))
     path = module.params["path"]
     try:
-        if module.check_mode:
-            changed = not os.path.lexists(path)
-        else:
-            changed = not os.path.lexists(path) and make_key(path)
+        changed = not os.path.lexists(path)
+        if changed and not module.check_mode:
+            changed = make_key(path)
         line = UNKNOWN_YET if module.check_mode and changed else public_line(read_key("path", path))
     except BadInput as error:
         module.fail_json(msg=str(error))

@@ -19,7 +19,7 @@ description:
     M(bitnet.devops.consensus) recognises one of another release or of an earlier run.
   - Runs where the key is, which is a host of that environment. What it returns is for everybody to read.
 requirements:
-  - "cryptography 3.4 or newer on the target (Debian and Ubuntu: python3-cryptography); a controller has it with Ansible"
+  - "cryptography 38 or newer on the target (Debian and Ubuntu: python3-cryptography; Ansible brings it to controllers)"
 attributes:
   check_mode:
     support: full
@@ -31,8 +31,8 @@ attributes:
     support: full
     description:
       - A verdict changes nothing, and RV(ignore:changed) is always false.
-      - Each one carries its time. Two of one environment in one run contradict each other, so sign once and judge again
-        in a new run.
+      - Each one carries its time. Two of one environment in one run contradict each other, so sign once and judge
+        again in a new run.
 options:
   environment:
     description: The environment that speaks.
@@ -52,13 +52,14 @@ options:
     required: true
   binding:
     description:
-      - How the environment runs the release, as M(bitnet.devops.consensus) compares it, such as replicas, threads, limits and
-        placement. Everybody may read it, so it names secrets and does not hold them.
+      - How the environment runs the release, as M(bitnet.devops.consensus) compares it, such as replicas, threads,
+        limits and placement. Everybody may read it, so it names secrets and does not hold them.
     type: dict
     required: true
   gates:
     description:
-      - Results of M(bitnet.devops.traffic_gate), as registered. One with C(required=false) beside them is reported and decides nothing.
+      - Results of M(bitnet.devops.traffic_gate), as registered. One with C(required=false) beside them is reported and
+        decides nothing.
       - A gate that was skipped in check mode has passed nothing.
     type: list
     elements: dict

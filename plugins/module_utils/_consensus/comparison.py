@@ -29,7 +29,10 @@ def flat(value: t.Mapping[str, t.Any], prefix: str = "") -> dict[str, t.Any]:
 
 
 def _measured(verdict: Verdict) -> dict[str, float]:
-    """The numbers in a verdict by name. Those of the gates' baseline tell of another release."""
+    """The numbers in a verdict by name. Those of the gates' baseline tell of another release.
+
+    Of two gates of one name it is the later, which judged after the switch.
+    """
     figures = flat(verdict.figures)
     for gate in verdict.gates:
         figures.update(flat(gate["figures"], f"{gate['name']}."))

@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 import typing as t
 from pathlib import Path
 
@@ -59,23 +60,22 @@ def make_key(path: str) -> bool:
     text = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
-    making = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(handle)
-        os.link(making, target)  # unlike a rename, it replaces nothing that somebody made meanwhile
+        handle, making = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # 0600 from the beginning
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(handle)
+            os.link(making, target)  # unlike a rename, it replaces nothing that somebody made meanwhile
+        finally:
+            Path(making).unlink()
     except FileExistsError:
         return False
     except OSError as error:
         raise BadInput(
             f"path: {path} cannot be written ({error.strerror}); make its folder first, for its owner alone (0700)"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            making.unlink()
     return True
 
 
@@ -180,21 +180,19 @@ def _message(kind: str, payload: bytes) -> bytes:
 
 def seal(kind: str, statement: t.Mapping[str, t.Any], key: Ed25519PrivateKey) -> Json:
     text = json.dumps(statement, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    payload = text.encode(
-        "utf-8", "replace"
-    )  # half a surrogate pair, as of bytes that a command printed, is read by nobody
+    # Half a surrogate pair, as of bytes that a command printed, would be read by nobody.
+    payload = text.encode("utf-8", "replace")
     if len(payload) > MOST_BYTES:
         raise BadInput(
             f"a {kind} of {len(payload)} bytes is larger than {MOST_BYTES}; give figures, not what they are made of"
         )
-    fingerprint = hashlib.sha256(base64.b64decode(public_line(key).split()[1])).digest()
+    fingerprint = hashlib.sha256(base64.b64decode(public_line(key).split()[1])).digest()  # as ssh-keygen -l says it
     return {
         "payloadType": _TYPE.format(kind),
         "payload": base64.b64encode(payload).decode("ascii"),
         "signatures": [
             {
-                "keyid": "SHA256:"
-                + base64.b64encode(fingerprint).decode("ascii").rstrip("="),  # as ssh-keygen -l says it
+                "keyid": "SHA256:" + base64.b64encode(fingerprint).decode("ascii").rstrip("="),
                 "sig": base64.b64encode(key.sign(_message(kind, payload))).decode("ascii"),
             }
         ],

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import dataclasses
 import datetime
+import json
 from typing import Any
 
 import pytest
@@ -199,6 +201,59 @@ def test_no_rubbish_that_is_signed_breaks_it(case, field, rubbish):
     decided = case.decided(envelope)
     assert decided.outcome in ("promote", "rollback", "undecided")
     assert decided.result()["report"]
+
+
+@pytest.mark.parametrize("signature", ["", "AAAA", "A" * 86 + "==", "A" * 200])
+def test_a_signature_that_is_none_is_forged(signature):
+    envelope = {**world.verdict("staging"), "signatures": [{"sig": signature}]}
+    [ignored] = decide(world.policy({"staging": False}, 1), [envelope], [], SOON).ignored
+    assert (ignored.reason, ignored.claims, ignored.signed_by) == ("forged", "staging", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"signatures": []}, "no envelope of one signature"),
+        ({"signatures": [{"sig": ""}, {"sig": ""}]}, "no envelope of one signature"),
+        ({"payload": "A" * 400000}, "larger than 262144 bytes"),
+        ({"payload": "bm8="}, "no JSON"),
+        ({"payload": "MQ=="}, "no JSON object"),
+        ({"payloadType": "text/plain"}, "payloadType is not application/vnd.bitnet.devops.verdict+json"),
+    ],
+)
+def test_what_is_no_envelope_says_what_it_lacks(change, says):
+    [ignored] = decide(world.policy({"staging": False}, 1), [{**world.verdict("staging"), **change}], [], SOON).ignored
+    assert ignored.reason == "unreadable"
+    assert says in ignored.explanation
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"schema": 2}, "its schema is 2, this collection knows 1"),
+        ({"schema": True}, "its schema is True"),
+        ({"decision": "maybe"}, "neither promote nor refuse"),
+        ({"gates": [1]}, "entry of gates is no dict"),
+        ({"gates": [{**world.GOOD_GATE, "required": 1}]}, "its required is no bool"),
+        ({"made_at": "2026-11-26T10:30:00"}, "its made_at is no time"),
+        ({"failure": None}, "its failure is no str"),
+        ({"figures": {"half": "\ud800"}}, "no JSON"),
+        ({"figures": {"much": 1e999}}, "no JSON"),
+        ({"binding": json.loads('{"a":' * 30 + "1" + "}" * 30)}, "at most 20 levels"),
+    ],
+)
+def test_a_statement_that_is_signed_and_none_says_what_it_lacks(change, says):
+    document = {**world.said("staging").document(), **change}
+    payload = json.dumps(document).encode()
+    signature = world.key("staging").sign(signing._message("verdict", payload))
+    envelope = {
+        "payloadType": world.verdict("staging")["payloadType"],
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [{"sig": base64.b64encode(signature).decode()}],
+    }
+    [ignored] = decide(world.policy({"staging": False}, 1), [envelope], [], SOON).ignored
+    assert ignored.reason == "unreadable"
+    assert says in ignored.explanation
 
 
 # ---------------------------------------------------------------------------- by name

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.bitnet.devops.plugins.module_utils._consensus import decision, signing, statements
@@ -108,45 +109,30 @@ def altered(envelope: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {**envelope, "payload": base64.b64encode(payload).decode()}
 
 
+HOUR = datetime.timedelta(hours=1)
+# Verdicts that do not count: how one is made of an environment, and the word for why.
+NOISE: dict[str, tuple[Callable[[str], dict[str, Any]], str]] = {
+    "signed by a stranger": (lambda name: verdict(name, signer="mallory"), "forged"),
+    "a veto by a stranger": (lambda name: verdict(name, "refuse", signer="mallory"), "forged"),
+    "signed by another": (lambda name: verdict(name, signer="another"), "forged"),
+    "altered to promote": (lambda name: altered(verdict(name, "refuse"), decision="promote"), "forged"),
+    "altered to refuse": (lambda name: altered(verdict(name), decision="refuse"), "forged"),
+    "unknown environment": (lambda name: verdict("unheard-of"), "forged"),
+    "an approval in a verdict's clothes": (
+        lambda name: {**approval(name), "payloadType": verdict(name)["payloadType"]},
+        "forged",
+    ),
+    "another release": (lambda name: verdict(name, release=OTHER_RELEASE), "replayed"),
+    "another model": (lambda name: verdict(name, model=OTHER_MODEL), "replayed"),
+    "another run": (lambda name: verdict(name, "refuse", run=OTHER_RUN), "replayed"),
+    "before the run": (lambda name: verdict(name, made_at=BEGAN - HOUR), "replayed"),
+    "late": (lambda name: verdict(name, made_at=DEADLINE + HOUR), "late"),
+    "a late veto": (lambda name: verdict(name, "refuse", made_at=AFTER), "late"),
+    "an approval": (lambda name: approval("alice", signer=name), "unreadable"),
+    "no binding": (lambda name: verdict(name, binding={}), "unreadable"),
+}
+
+
 def noise(kind: str, environment: str) -> tuple[dict[str, Any], str]:
-    """A verdict that does not count, and the word for why."""
-    hour = datetime.timedelta(hours=1)
-    return {
-        "signed by a stranger": lambda: (verdict(environment, signer="mallory"), "forged"),
-        "a veto by a stranger": lambda: (verdict(environment, "refuse", signer="mallory"), "forged"),
-        "signed by another": lambda: (verdict(environment, signer="another"), "forged"),
-        "altered to promote": lambda: (altered(verdict(environment, "refuse"), decision="promote"), "forged"),
-        "altered to refuse": lambda: (altered(verdict(environment), decision="refuse"), "forged"),
-        "another release": lambda: (verdict(environment, release=OTHER_RELEASE), "replayed"),
-        "another model": lambda: (verdict(environment, model=OTHER_MODEL), "replayed"),
-        "another run": lambda: (verdict(environment, "refuse", run=OTHER_RUN), "replayed"),
-        "before the run": lambda: (verdict(environment, made_at=BEGAN - hour), "replayed"),
-        "late": lambda: (verdict(environment, made_at=DEADLINE + hour), "late"),
-        "a late veto": lambda: (verdict(environment, "refuse", made_at=AFTER), "late"),
-        "an approval": lambda: (approval("alice", signer=environment), "unreadable"),
-        "an approval in a verdict's clothes": lambda: (
-            {**approval(environment), "payloadType": verdict(environment)["payloadType"]},
-            "forged",
-        ),
-        "no binding": lambda: (verdict(environment, binding={}), "unreadable"),
-        "unknown environment": lambda: (verdict("unheard-of"), "forged"),
-    }[kind]()
-
-
-NOISE = (
-    "signed by a stranger",
-    "a veto by a stranger",
-    "signed by another",
-    "altered to promote",
-    "altered to refuse",
-    "another release",
-    "another model",
-    "another run",
-    "before the run",
-    "late",
-    "a late veto",
-    "an approval",
-    "an approval in a verdict's clothes",
-    "no binding",
-    "unknown environment",
-)
+    make, reason = NOISE[kind]
+    return make(environment), reason

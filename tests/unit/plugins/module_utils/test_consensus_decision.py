@@ -78,7 +78,10 @@ def test_the_order_of_verdicts_does_not_matter(case, data):
 
 
 @UNTIMED
-@given(cases(), st.lists(st.tuples(st.sampled_from(world.NOISE), st.sampled_from(NAMES[1:])), min_size=1, unique=True))
+@given(
+    cases(),
+    st.lists(st.tuples(st.sampled_from(list(world.NOISE)), st.sampled_from(NAMES[1:])), min_size=1, unique=True),
+)
 def test_what_does_not_count_changes_nothing_and_is_named(case, kinds):
     alone = case.decided()
     came = [world.noise(kind, name) for kind, name in kinds if name in case.stands]
@@ -86,6 +89,22 @@ def test_what_does_not_count_changes_nothing_and_is_named(case, kinds):
     assert (noisy.outcome, noisy.reasons, noisy.votes) == (alone.outcome, alone.reasons, alone.votes)
     named = sorted(ignored.reason for ignored in noisy.ignored)
     assert named == sorted([*(ignored.reason for ignored in alone.ignored), *(why for _envelope, why in came)])
+
+
+@pytest.mark.parametrize("kind", world.NOISE)
+@pytest.mark.parametrize("now", [SOON, AFTER])
+def test_each_kind_of_what_does_not_count(kind, now):
+    """Where a verdict of staging would decide."""
+    policy = world.policy({"another": False, "production": False, "staging": True}, 2)
+    came = [world.verdict("another"), world.verdict("production")]
+    alone = decide(policy, came, [], now)
+    assert alone.outcome == ("undecided" if now == SOON else "rollback")
+    envelope, reason = world.noise(kind, "staging")
+    noisy = decide(policy, [envelope, *came], [], now)
+    assert (noisy.outcome, noisy.reasons, noisy.votes) == (alone.outcome, alone.reasons, alone.votes)
+    [ignored] = noisy.ignored
+    assert (ignored.kind, ignored.reason) == ("verdict", reason)
+    assert ignored.explanation
 
 
 @UNTIMED

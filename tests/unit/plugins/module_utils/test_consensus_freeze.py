@@ -58,6 +58,12 @@ def test_a_weekly_window_over_the_end_of_the_week(now, ends):
     assert until(WEEKEND, now) == ends
 
 
+def test_the_week_begins_when_it_does_in_the_zone():
+    early = {**WEEKEND, "from": "mon 00:00", "until": "mon 08:00"}
+    assert until(early, "2026-11-29 23:30") == "2026-11-30 07:00", "Sunday here"
+    assert until(early, "2026-11-29 22:59") is None
+
+
 def test_the_same_wall_time_is_another_moment_in_another_zone():
     tokyo = {**WEEKEND, "timezone": "Asia/Tokyo"}
     assert until(tokyo, "2026-11-27 06:59") is None

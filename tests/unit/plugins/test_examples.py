@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.unit import consensus_world
 from tests.unit import cpuinfo_texts as texts
 
 PLATFORM = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}[os.uname().machine]
@@ -22,7 +23,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 def examples(path: str):
     if path.endswith(".py"):
         namespace: dict = {}
-        text = (CHECKOUT / path).read_text(encoding="utf-8").partition("\nimport os")[0]
+        text = (CHECKOUT / path).read_text(encoding="utf-8").partition("\nimport ")[0]
         exec(compile(text, path, "exec"), namespace)
         return yaml.safe_load(namespace["EXAMPLES"])
     return yaml.safe_load(yaml.safe_load((CHECKOUT / path).read_text(encoding="utf-8"))["EXAMPLES"])
@@ -30,11 +31,28 @@ def examples(path: str):
 
 EXPECTED = {
     "plugins/modules/cpu_info.py": ["ok: [one] =>", "x86-64-v4-vnni is the best of 2 that this CPU runs"],
+    # In this order: each takes what the one before has made.
+    "plugins/modules/signing_key.py": ["signing.public_key: ssh-ed25519 AAAA"],
+    "plugins/modules/verdict.py": ["decision: promote", "payloadType: application/vnd.bitnet.devops.verdict+json"],
+    "plugins/modules/approval.py": ["payloadType: application/vnd.bitnet.devops.approval+json"],
+    "plugins/modules/consensus.py": ["1 of 2 say promote (staging), 1 are needed", "approver: alice"],
     "plugins/filter/variants_for_hosts.yml": ["msg:\n    -"],
     "plugins/filter/variant_flags.yml": ["msg: cc -march=x86-64-v3 -mtune=haswell -O2 -c own.c"],
     "plugins/filter/image_platform.yml": [f"msg: {PLATFORM}", "msg: linux/arm64"],
     "plugins/filter/model_size.yml": ["msg: 1.2 GB"],
     "plugins/test/at_least_level.yml": ["All assertions passed"],
+}
+
+# What the example of the consensus has from elsewhere.
+GIVEN = {
+    "began_at": "{{ now(utc=true).strftime('%Y-%m-%dT%H:%M:%SZ') }}",
+    "keys": {
+        "development": consensus_world.public("development"),
+        "staging": "{{ signing.public_key }}",
+        "alice": "{{ signing.public_key }}",
+    },
+    "verdicts": ["{{ said.verdict }}"],
+    "approvals": ["{{ approved.approval }}"],
 }
 
 
@@ -46,8 +64,11 @@ def outputs(tmp_path_factory):
     saved.write_text(texts.HOSTS["ice-lake"])
     plays = [{"name": path, "hosts": "all", "gather_facts": False, "tasks": examples(path)} for path in EXPECTED]
     text = yaml.safe_dump(plays).replace("/var/tmp/cpuinfo-of-the-other-host", str(saved))
+    signing = folder / "signing"
+    text = text.replace("/var/lib/bitnet/environments/staging/signing", str(signing))
+    text = text.replace("~/.config/bitnet/approval-key", str(signing / "key"))
     (folder / "play.yml").write_text(text)
-    variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, **GIVEN}
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"one": {}, "two": {}}, "vars": variables}}))
     result = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), "-v", "-i", folder / "hosts.yml", folder / "play.yml"],

@@ -80,7 +80,7 @@ def outputs(tmp_path_factory):
         },
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=400,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

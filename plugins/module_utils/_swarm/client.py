@@ -11,6 +11,7 @@ import typing as t
 try:
     import docker
     import docker.errors
+    import docker.tls
     import requests.exceptions
 except ImportError:
     HAS_DOCKER = False
@@ -34,10 +35,15 @@ class Conflict(Exception):
 class SwarmClient:
     """One manager's API. Every call has a deadline."""
 
-    def __init__(self, docker_host: str, timeout: int = 60) -> None:
+    def __init__(self, docker_host: str, timeout: int = 60, tls: Json | None = None) -> None:
+        """C(tls) may have ca_path, and client_cert with client_key; it is for a tcp address."""
         self.docker_host = docker_host
+        options: Json = {"use_ssh_client": True} if docker_host.startswith("ssh://") else {}
         try:
-            self.api = docker.APIClient(base_url=docker_host, version="auto", timeout=timeout)
+            if tls is not None:
+                pair = (tls["client_cert"], tls["client_key"]) if "client_cert" in tls else None
+                options["tls"] = docker.tls.TLSConfig(client_cert=pair, ca_cert=tls.get("ca_path"), verify=True)
+            self.api = docker.APIClient(base_url=docker_host, version="auto", timeout=timeout, **options)
         except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
             raise DockerFailed(self._unreachable(error)) from error
 
@@ -72,8 +78,11 @@ class SwarmClient:
 
     def tasks(self, service_id: str) -> list[Json]:
         # Not asked by service: Docker refuses that question once the service is gone and its tasks are still ending.
+        return [task for task in self.all_tasks() if task.get("ServiceID") == service_id]
+
+    def all_tasks(self) -> list[Json]:
         tasks: list[Json] = self._call("list tasks", self.api.tasks)
-        return [task for task in tasks if task.get("ServiceID") == service_id]
+        return tasks
 
     def nodes(self) -> list[Json]:
         nodes: list[Json] = self._call("list nodes", self.api.nodes)

@@ -10,6 +10,7 @@ import typing as t
 
 try:
     import docker
+    import docker.constants
     import docker.errors
     import docker.tls
     import requests.exceptions
@@ -38,14 +39,25 @@ class SwarmClient:
     def __init__(self, docker_host: str, timeout: int = 60, tls: Json | None = None) -> None:
         """C(tls) may have ca_path, and client_cert with client_key; it is for a tcp address."""
         self.docker_host = docker_host
-        options: Json = {"use_ssh_client": True} if docker_host.startswith("ssh://") else {}
+        options: Json = {"base_url": docker_host, "version": "auto", "timeout": timeout}
         try:
             if tls is not None:
-                pair = (tls["client_cert"], tls["client_key"]) if "client_cert" in tls else None
-                options["tls"] = docker.tls.TLSConfig(client_cert=pair, ca_cert=tls.get("ca_path"), verify=True)
-            self.api = docker.APIClient(base_url=docker_host, version="auto", timeout=timeout, **options)
+                options.update(self._with_tls(options, tls))
+            elif docker_host.startswith("ssh://"):
+                options["use_ssh_client"] = True
+            self.api = docker.APIClient(**options)
+            self.api.trust_env = tls is None
         except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
             raise DockerFailed(self._unreachable(error)) from error
+
+    @staticmethod
+    def _with_tls(options: Json, tls: Json) -> Json:
+        """The version is asked beforehand: requests would trust the authorities of REQUESTS_CA_BUNDLE, and not ours."""
+        pair = (tls["client_cert"], tls["client_key"]) if "client_cert" in tls else None
+        config = docker.tls.TLSConfig(client_cert=pair, ca_cert=tls.get("ca_path"), verify=True)
+        api = docker.APIClient(**{**options, "version": docker.constants.DEFAULT_DOCKER_API_VERSION, "tls": config})
+        api.trust_env = False
+        return {"version": api.version(api_version=False)["ApiVersion"], "tls": config}
 
     def _unreachable(self, error: Exception) -> str:
         text = str(error)

@@ -69,6 +69,10 @@ bench-switch: dev ## Whether a switch loses a request, beside rolling updates an
 bench-kernels: dev ## What a variant gains over the generic wheel and mainline llama.cpp, after make site (ARGS: see --help)
 	PYTHONPATH=files/swarm_intelligence/src python -m benchmarks.kernels --kernels "$$(ls -dt /var/lib/bitnet/cache/kernels/*/ | head -n 1)" $(ARGS)
 
+.PHONY: bench-inventory
+bench-inventory: dev ## What listing 10,000 hosts costs, beside a script and a static file (ARGS: see --help)
+	python -m benchmarks.inventory $(ARGS)
+
 .PHONY: package
 package: dev ## Build the collection's tarball
 	ansible-galaxy collection build --force --output-path .cache/package .

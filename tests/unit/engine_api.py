@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 OURS = {"io.bitnet.owner": "bitnet.devops", "io.bitnet.environment": "production"}
 
@@ -61,7 +62,7 @@ class Engine:
     """One manager. C(calls) counts what was asked; C(silent) has it take connections and say nothing."""
 
     def __init__(self, nodes=(), services=(), tasks=(), silent: bool = False) -> None:
-        self.answers = {
+        self.answers: dict[str, Any] = {
             "version": {"ApiVersion": "1.41", "Version": "20.10.24"},
             "info": {"Swarm": {"NodeID": nodes[0]["ID"] if nodes else ""}},
             "nodes": list(nodes),
@@ -82,9 +83,9 @@ class Engine:
                 if engine.silent:
                     engine.ended.wait(30)
                     return
-                what = self.path.partition("?")[0].rpartition("/")[2]
-                engine.calls[what] += 1
-                body = json.dumps(engine.answers[what]).encode()
+                above, _slash, what = self.path.partition("?")[0].rpartition("/")
+                engine.calls[f"{above.rpartition('/')[2]}/*" if what not in engine.answers else what] += 1
+                body = json.dumps(engine.answers[what] if what in engine.answers else engine.node(what)).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -97,8 +98,8 @@ class Engine:
             def log_message(self, *_arguments) -> None:
                 pass
 
-        kind = socketserver.ThreadingUnixStreamServer if isinstance(at, Path) else socketserver.ThreadingTCPServer
-        server = kind(str(at) if isinstance(at, Path) else at, Handler, bind_and_activate=True)
+        kind: Any = socketserver.ThreadingUnixStreamServer if isinstance(at, Path) else socketserver.ThreadingTCPServer
+        server = kind(str(at) if isinstance(at, Path) else at, Handler)
         server.daemon_threads = True
         if context:
             server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -106,9 +107,12 @@ class Engine:
         self.server = server
         return self
 
+    def node(self, node_id: str):
+        return next(node for node in self.answers["nodes"] if node["ID"] == node_id)
+
     @property
     def port(self) -> int:
-        return self.server.server_address[1]
+        return int(self.server.server_address[1])
 
     def close(self) -> None:
         self.ended.set()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
 import typing as t
@@ -60,9 +61,10 @@ def listing_of(swarms: t.Sequence[Swarm], fleet: Json | None) -> Listing:
 def _add(listing: Listing, swarm: Swarm, group: str, nodes: dict[str, Json], compare: bool) -> None:
     running = _tasks_by_node(swarm)
     declared_names = _declared_names(swarm.nodes, nodes)
+    alike = collections.Counter(map(_hostname, swarm.nodes))
     for node in swarm.nodes:
         declared_name = declared_names.get(node["ID"])
-        name = declared_name or _own_name(node, swarm, listing)
+        name = declared_name or _own_name(node, swarm, alike[_hostname(node)], listing)
         role, labels = node["Spec"]["Role"], node["Spec"].get("Labels") or {}
         arch = _platform(node).get("Architecture", "")
         groups = [group]
@@ -77,8 +79,10 @@ def _add(listing: Listing, swarm: Swarm, group: str, nodes: dict[str, Json], com
                 groups.append(DRIFTED)
         groups += [group_name("service", task["service"]) for task in variables["bitnet_tasks"] if task["service"]]
         listing.host(name, variables, groups)
-    for name in nodes.keys() - declared_names.values():
-        listing.host(name, {"bitnet_drift": ["is not in the Swarm"]}, [DRIFTED])
+    there = set(declared_names.values())
+    for name in nodes:
+        if name not in there:
+            listing.host(name, {"bitnet_drift": ["is not in the Swarm"]}, [DRIFTED])
     services = _services(swarm)
     listing.group(group, {"bitnet_services": services, "bitnet_slots": _slots(swarm.services, services)})
     for name, service in services.items():
@@ -125,11 +129,13 @@ def _declared_names(live: t.Sequence[Json], nodes: dict[str, Json]) -> dict[str,
     }
     by_hostname = {short: name for name in nodes for short in (name.partition(".")[0], name)}
     found: dict[str, str] = {}
+    taken: set[str] = set()
     for key_of, names in ((_address, by_address), (_hostname, by_hostname)):
         for node in live:
             name = names.get(key_of(node))
-            if name and node["ID"] not in found and name not in found.values():
+            if name and node["ID"] not in found and name not in taken:
                 found[node["ID"]] = name
+                taken.add(name)
     return found
 
 
@@ -137,10 +143,9 @@ def _hostname(node: Json) -> str:
     return str(node.get("Description", {}).get("Hostname", ""))
 
 
-def _own_name(node: Json, swarm: Swarm, listing: Listing) -> str:
+def _own_name(node: Json, swarm: Swarm, alike: int, listing: Listing) -> str:
     """Its host name, unless that is another's, too, or none that a host could have here."""
     name = _hostname(node)
-    alike = sum(_hostname(other) == name for other in swarm.nodes)
     if alike == 1 and _HOST.fullmatch(name) and name not in listing.hosts and name not in listing.groups:
         return name
     return f"{swarm.cluster}-{node['ID'][:12]}"

@@ -136,6 +136,8 @@ def test_some_clusters_come_with_the_variants_of_all():
         ("[manager, builder]", "[manager, worker]", "cannot have the role 'worker' beside"),
         ("[control_plane]", "[manager]", "the role 'manager' is not one of the platform kubernetes"),
         ("port: 2222", "arch: x86_64", "arch is 'x86_64', but the variant 'armv8.2-a-dotprod' is for aarch64"),
+        ("environments:", "keyed_groups: [{kye: tier}]\nenvironments:", "it.fleet.yml:2: keyed_groups.0.kye: .*'key'?"),
+        ("environments:", "compose: {a: 5}\nenvironments:", "it.fleet.yml:2: compose.a: 5 is not text"),
         ("bitnet.devops.fleet", "bitnet.devops.docker_swarm", "it.fleet.yml:1: plugin: .*mean 'bitnet.devops.fleet'"),
     ],
 )  # fmt: skip

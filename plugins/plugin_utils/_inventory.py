@@ -113,13 +113,12 @@ class Inventory(BaseInventoryPlugin, Constructable, Cacheable):
 
     def construct(self, inventory: t.Any, name: str) -> None:
         strict = self.get_option("strict")
-
-        def variables() -> t.Any:
-            host = inventory.get_host(name)
-            return combine_vars(get_group_vars(host.get_groups()), host.get_vars())
-
-        self._set_composite_vars(self.get_option("compose"), variables(), name, strict=strict)
-        known = variables()
+        host = inventory.get_host(name)
+        of_groups = get_group_vars(host.get_groups())
+        self._set_composite_vars(
+            self.get_option("compose"), combine_vars(of_groups, host.get_vars()), name, strict=strict
+        )
+        known = combine_vars(of_groups, host.get_vars())
         self._add_host_to_composed_groups(self.get_option("groups"), known, name, strict=strict, fetch_hostvars=False)
         self._add_host_to_keyed_groups(
             self.get_option("keyed_groups"), known, name, strict=strict, fetch_hostvars=False

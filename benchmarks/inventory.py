@@ -57,7 +57,7 @@ class Run:
             err.seek(0)
             self.out, told = out.read(), err.read().decode()
         if process.returncode or "Failed to parse" in told:
-            raise SystemExit(f"{' '.join(command)}: {told[-800:]}")
+            raise SystemExit(f"{' '.join(command)}: {told[:800]}")
         self.cpu = usage.ru_utime + usage.ru_stime
         self.mb = usage.ru_maxrss / 1024
 
@@ -66,7 +66,7 @@ def fleet_text(hosts: int, clusters: int) -> str:
     lines = ["plugin: bitnet.devops.fleet", "environments:"]
     per_environment = -(-clusters // 2)
     cluster = 0
-    for environment in ("staging", "production"):
+    for environment in ("staging", "production")[: min(2, clusters)]:
         lines += [f"  {environment}:", "    regions:", "      us-east-1:", "        clusters:"]
         for _number in range(min(per_environment, clusters - cluster)):
             lines += [f"          c{cluster}:", "            platform: swarm", "            nodes:"]
@@ -139,7 +139,7 @@ def declared(folder: Path, options: argparse.Namespace) -> bool:
     for name, runs in found.items():
         if content(runs[0].out) != wanted:
             raise SystemExit(f"{name} and script do not print the same inventory")
-    print("\n".join(table(found, "script", f"{options.hosts:,} hosts in {options.clusters:,} clusters")))
+    print("\n".join(table(found, "script", f"{options.hosts:,} hosts in {options.clusters:,} clusters")), flush=True)
     times, memory = statistics.median(ratios(found["fleet"], found["script"])), max(run.mb for run in found["fleet"])
     print(f"\nfleet: {times:.2f} times the script's CPU (at most {MOST_TIMES}), {memory:.0f} MB (at most {MOST_MB})\n")
     return times <= MOST_TIMES and memory <= MOST_MB

@@ -110,7 +110,7 @@ class _Reader:
                     self.fail(event, "a second document begins; one file has one")
                 continue
             value = self.value_of(event)
-            if type(here) is list:
+            if isinstance(here, list):
                 here.append(value)
             elif key is _NO_KEY:
                 key = self.key(event, value, here)
@@ -126,7 +126,7 @@ class _Reader:
         return content[0] if content else None
 
     def key(self, event: t.Any, value: t.Any, here: dict[str, t.Any]) -> str:
-        if type(value) is not str:
+        if not isinstance(value, str):
             self.fail(event, f"the key {getattr(event, 'value', 'of several values')!r} is not text; put it in quotes")
         if value in here:
             self.fail(event, f"the key {value!r} is there twice")

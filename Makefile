@@ -73,6 +73,10 @@ bench-kernels: dev ## What a variant gains over the generic wheel and mainline l
 bench-compile: dev ## How long the variants take to compile: from nothing, again, after a changed line (ARGS: see --help)
 	python -m benchmarks.kernels.compile $(ARGS)
 
+.PHONY: bench-inventory
+bench-inventory: dev ## What listing 10,000 hosts costs, beside a script and a static file (ARGS: see --help)
+	python -m benchmarks.inventory $(ARGS)
+
 .PHONY: package
 package: dev ## Build the collection's tarball
 	ansible-galaxy collection build --force --output-path .cache/package .

@@ -10,7 +10,9 @@ import typing as t
 
 try:
     import docker
+    import docker.constants
     import docker.errors
+    import docker.tls
     import requests.exceptions
 except ImportError:
     HAS_DOCKER = False
@@ -34,12 +36,28 @@ class Conflict(Exception):
 class SwarmClient:
     """One manager's API. Every call has a deadline."""
 
-    def __init__(self, docker_host: str, timeout: int = 60) -> None:
+    def __init__(self, docker_host: str, timeout: int = 60, tls: Json | None = None) -> None:
+        """C(tls) may have ca_path, and client_cert with client_key; it is for a tcp address."""
         self.docker_host = docker_host
+        options: Json = {"base_url": docker_host, "version": "auto", "timeout": timeout}
         try:
-            self.api = docker.APIClient(base_url=docker_host, version="auto", timeout=timeout)
+            if tls is not None:
+                options.update(self._with_tls(options, tls))
+            elif docker_host.startswith("ssh://"):
+                options["use_ssh_client"] = True
+            self.api = docker.APIClient(**options)
+            self.api.trust_env = tls is None
         except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
             raise DockerFailed(self._unreachable(error)) from error
+
+    @staticmethod
+    def _with_tls(options: Json, tls: Json) -> Json:
+        """The version is asked beforehand: requests would trust the authorities of REQUESTS_CA_BUNDLE, and not ours."""
+        pair = (tls["client_cert"], tls["client_key"]) if "client_cert" in tls else None
+        config = docker.tls.TLSConfig(client_cert=pair, ca_cert=tls.get("ca_path"), verify=True)
+        api = docker.APIClient(**{**options, "version": docker.constants.DEFAULT_DOCKER_API_VERSION, "tls": config})
+        api.trust_env = False
+        return {"version": api.version(api_version=False)["ApiVersion"], "tls": config}
 
     def _unreachable(self, error: Exception) -> str:
         text = str(error)
@@ -72,8 +90,11 @@ class SwarmClient:
 
     def tasks(self, service_id: str) -> list[Json]:
         # Not asked by service: Docker refuses that question once the service is gone and its tasks are still ending.
+        return [task for task in self.all_tasks() if task.get("ServiceID") == service_id]
+
+    def all_tasks(self) -> list[Json]:
         tasks: list[Json] = self._call("list tasks", self.api.tasks)
-        return [task for task in tasks if task.get("ServiceID") == service_id]
+        return tasks
 
     def nodes(self) -> list[Json]:
         nodes: list[Json] = self._call("list nodes", self.api.nodes)

@@ -60,10 +60,10 @@ test-full: test ## What takes longer, too
 .PHONY: lab lab-down
 lab: INVENTORY = inventories/lab
 lab: dev ## Three test machines as one Swarm (INVENTORY=inventories/lab-environments: as three of one node)
-	@python tests/lab/swarm.py up
+	@python -m tests.lab.swarm up
 	@ansible-playbook bitnet.devops.platform -i $(INVENTORY) $(ARGS)
 lab-down: ## Remove them
-	@python3 tests/lab/swarm.py down
+	@python3 -m tests.lab.swarm down
 
 .PHONY: bench-api
 bench-api: ## What the API and the edge add to the bare engine, after make site (ARGS: see the script)

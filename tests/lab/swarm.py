@@ -4,10 +4,10 @@
 """The lab: three test machines on the host's bridge, which are one Swarm (inventories/lab) or three of one node each
 (inventories/lab-environments). Its machines can be hurt and mended.
 
-python tests/lab/swarm.py up         `make lab` runs this, and then the playbook
-python tests/lab/swarm.py kill lab-1     kill -9 of its daemon;     start lab-1 takes it back
-python tests/lab/swarm.py cut lab-1      nothing reaches it any more;    mend lab-1 takes it back
-python tests/lab/swarm.py down
+python -m tests.lab.swarm up         `make lab` runs this, and then the playbook
+python -m tests.lab.swarm kill lab-1     kill -9 of its daemon;     start lab-1 takes it back
+python -m tests.lab.swarm cut lab-1      nothing reaches it any more;    mend lab-1 takes it back
+python -m tests.lab.swarm down
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ import argparse
 import subprocess
 import sys
 
-if __package__:
-    from . import machine
-else:
-    import machine
+from tests.lab import machine
 
 NODES = ("lab-1", "lab-2", "lab-3")
 
@@ -74,7 +71,7 @@ def _rules(name: str, action: str) -> None:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="swarm.py", description="Three test machines for a Swarm.")
+    parser = argparse.ArgumentParser(prog="tests.lab.swarm", description="Three test machines for a Swarm.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start the machines that do not run")
     commands.add_parser("down", help="remove them")
@@ -93,7 +90,7 @@ def main() -> int:
         else:
             options.action(options.node)
     except (machine.LabError, subprocess.SubprocessError) as error:
-        print(f"swarm.py: {error}", file=sys.stderr)
+        print(f"tests.lab.swarm: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -93,7 +93,10 @@ def unlock(client: SwarmClient, key: str, act: bool, timeout: float) -> dict[str
     if state != LOCKED:
         return {"changed": False, "diff": {"before": {"state": state}, "after": {"state": state}}}
     if act:
-        client.unlock(key)
+        try:
+            client.unlock(key)
+        except DockerFailed as error:
+            raise Refused(f"unlock_key: {error}. Give the one that 'docker swarm unlock-key' showed") from error
         end = time.monotonic() + timeout
         while (now := client.local_state()) != "active":
             if time.monotonic() > end:

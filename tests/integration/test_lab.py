@@ -201,6 +201,20 @@ def test_all_managers_are_opened_with_the_key_that_was_kept(lab):
 
 
 @pytest.mark.full
+def test_what_is_locked_cannot_begin_anew(lab):
+    """Docker would try, fail, and be in no Swarm until its next start."""
+    for name in (TWO, THREE):
+        swarm.kill(name)
+    said = lab.play(fails=True, once={"swarm_cluster_force_new_cluster": ONE})
+    assert "swarm_cluster_force_new_cluster: the managers of lab-1 are locked with a key" in said
+    assert "2 of 3 managers must come back. Nothing was changed" in said
+    for name in (TWO, THREE):
+        swarm.start(name)
+    lab.play()
+    assert set(lab.roles().values()) == {"manager"}
+
+
+@pytest.mark.full
 def test_a_manager_that_is_cut_off_is_named_and_comes_back(lab):
     swarm.cut(THREE)
     lab.await_("the loss of the manager", lambda: lab.roles()[THREE].startswith("worker"))
@@ -213,8 +227,9 @@ def test_a_manager_that_is_cut_off_is_named_and_comes_back(lab):
 
 
 def test_demote_and_take_tasks_again(lab):
-    lab.play(managers=[ONE, TWO], workers=[THREE], availability="active")
+    lab.play(managers=[ONE, TWO], workers=[THREE], availability="active", autolock=False)
     assert lab.roles() == {ONE: "manager", TWO: "manager", THREE: "worker"}
+    assert machine.get(ONE).exec("find", "/var/lib/bitnet", "-name", "unlock-key") == ""
 
 
 def test_a_machine_that_was_lost_is_taken_back(lab):

@@ -82,7 +82,10 @@ class SwarmClient:
     def update_node(self, node: Json, spec: Json) -> None:
         """Writes only if the node still has the version that was looked at."""
         what = f"update the node {node['ID']}"
-        self._call(what, self.api.update_node, node["ID"], node["Version"]["Index"], spec)
+        try:
+            self._call(what, self.api.update_node, node["ID"], node["Version"]["Index"], spec)
+        except docker.errors.NotFound as error:
+            raise DockerFailed(f"Docker did not {what}: {error.explanation}") from error
 
     def remove_node(self, node_id: str) -> None:
         """Removes it even while it lives; a manager is refused."""

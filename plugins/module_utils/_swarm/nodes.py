@@ -150,14 +150,14 @@ def _departures(leaving: t.Iterable[tuple[str, Json]]) -> t.Iterator[Step]:
         id, lives, availability = node["ID"], is_ready(node), node["Spec"]["Availability"]
         if lives and availability != "drain":
             yield Step("drain", id, name, {"availability": availability}, {"availability": "drain"})
-        if role_of(node) == "manager":
+        if node.get("ManagerStatus"):  # not so what a new cluster, begun after a lost quorum, remembers of a manager
             yield Step("demote", id, name, {"role": "manager"}, {"role": "worker"}, lives)
         yield Step("remove", id, name, {"labels": labels_of(node)}, {}, lives)
 
 
 def keep_quorum(nodes: t.Sequence[Json], steps: t.Iterable[Step]) -> None:
     """Refuse steps after one of which fewer managers would live than must."""
-    managers = {node["ID"]: is_live_manager(node) for node in nodes if role_of(node) == "manager"}
+    managers = {node["ID"]: is_live_manager(node) for node in nodes if node.get("ManagerStatus")}
     names = {node["ID"]: labels_of(node).get(NODE_LABEL) or node["Description"]["Hostname"] for node in nodes}
     for step in steps:
         if step.kind == "promote":
@@ -165,7 +165,7 @@ def keep_quorum(nodes: t.Sequence[Json], steps: t.Iterable[Step]) -> None:
                 raise Refused(f"{step.name} is not ready and cannot become a manager; start it. No node was changed")
             managers[step.id] = True
         elif step.kind == "demote":
-            del managers[step.id]
+            managers.pop(step.id, None)
             living = sum(managers.values())
             if living < quorum(len(managers)):
                 dead = ", ".join(names[id] for id, lives in managers.items() if not lives)

@@ -73,6 +73,13 @@ def test_what_is_left_of_a_machine_that_came_back_is_removed():
     ]  # fmt: skip
 
 
+def test_what_a_new_cluster_remembers_of_a_manager_is_removed_as_it_is():
+    forgotten = node("b", lives=False)
+    del forgotten["ManagerStatus"]
+    there = [node("a"), forgotten, {**node("b", "worker"), "ID": "id-new"}]
+    assert said(plan(there, [want("b", "manager", id="id-new")], [], "id-a")) == ["promote b", "remove b"]
+
+
 @pytest.mark.parametrize(
     ("there", "wanted", "absent", "message"),
     [

@@ -57,6 +57,14 @@ test: check ## All that can fail
 test-full: test ## What takes longer, too
 	tests/run.sh --full
 
+.PHONY: lab lab-down
+lab: INVENTORY = inventories/lab
+lab: dev ## Three test machines as one Swarm (INVENTORY=inventories/lab-environments: as three of one node)
+	@python -m tests.lab.swarm up
+	@ansible-playbook bitnet.devops.platform -i $(INVENTORY) $(ARGS)
+lab-down: ## Remove them
+	@python3 -m tests.lab.swarm down
+
 .PHONY: bench-api
 bench-api: ## What the API and the edge add to the bare engine, after make site (ARGS: see the script)
 	@benchmarks/api_overhead.sh $(ARGS)

@@ -243,7 +243,7 @@ def up(
         command += ["--volume", mount]
     run(*command, image)
     if flavour == "docker" and dockerd:
-        _await_docker(container, deadline)
+        await_docker(container, deadline)
         load(name, images)
     return get(name)
 
@@ -258,7 +258,8 @@ def get(name: str) -> Machine:
     return Machine(name, container, next(filter(None, addresses), ""))
 
 
-def _await_docker(container: str, deadline: float) -> None:
+def await_docker(container: str, deadline: float = 60) -> None:
+    """Wait until the daemon of a machine answers."""
     end = time.monotonic() + deadline
     while not _quietly("docker", "exec", container, "docker", "version"):
         if time.monotonic() > end:

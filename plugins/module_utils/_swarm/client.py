@@ -100,6 +100,40 @@ class SwarmClient:
         nodes: list[Json] = self._call("list nodes", self.api.nodes)
         return nodes
 
+    def update_node(self, node: Json, spec: Json) -> None:
+        """Writes only if the node still has the version that was looked at."""
+        what = f"update the node {node['ID']}"
+        try:
+            self._call(what, self.api.update_node, node["ID"], node["Version"]["Index"], spec)
+        except docker.errors.NotFound as error:
+            raise DockerFailed(f"Docker did not {what}: {error.explanation}") from error
+
+    def remove_node(self, node_id: str) -> None:
+        """Removes it even while it lives; a manager is refused."""
+        with contextlib.suppress(docker.errors.NotFound):
+            self._call(f"remove the node {node_id}", self.api.remove_node, node_id, force=True)
+
+    def tasks_on(self, node_id: str) -> list[Json]:
+        tasks: list[Json] = self._call("list tasks", self.api.tasks, filters={"node": node_id})
+        return tasks
+
+    def swarm(self) -> Json:
+        swarm: Json = self._call("describe its Swarm", self.api.inspect_swarm)
+        return swarm
+
+    def update_swarm(self, swarm: Json, spec: Json, rotate_tokens: bool) -> None:
+        """Writes only if the Swarm still has the version that was looked at."""
+        version, rotate = swarm["Version"]["Index"], {"rotate_worker_token": rotate_tokens}
+        rotate["rotate_manager_token"] = rotate_tokens
+        self._call("update its Swarm", self.api.update_swarm, version, spec, **rotate)
+
+    def local_state(self) -> str:
+        """Whether this daemon is in a Swarm: inactive, pending, active, error or locked."""
+        return str(self._call("say whether it is in a Swarm", self.api.info)["Swarm"]["LocalNodeState"])
+
+    def unlock(self, key: str) -> None:
+        self._call("unlock its Swarm", self.api.unlock_swarm, key)
+
     def node_id(self) -> str:
         """The node that this daemon is."""
         return str(self._call("say which node it is", self.api.info)["Swarm"]["NodeID"])

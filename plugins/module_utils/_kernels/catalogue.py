@@ -120,17 +120,6 @@ VARIANTS = {
             source=_PSABI,
         ),
         Variant(
-            name="x86-64-v4",
-            architecture="x86_64",
-            flags=("-march=x86-64-v4", "-mtune=skylake-avx512"),
-            requires=_V4,
-            rank=40,
-            present=(Instruction("vpmaddubsw", "ymm"), Instruction("vpmullq", "ymm")),
-            absent=("tmm", "vpdpbusd"),
-            qemu_cpu=_NO_QEMU,
-            source=_PSABI,
-        ),
-        Variant(
             name="x86-64-v4-vnni",
             architecture="x86_64",
             flags=("-march=x86-64-v4", "-mavx512vnni", "-mtune=icelake-server"),

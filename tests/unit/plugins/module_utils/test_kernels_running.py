@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from ansible_collections.bitnet.devops.plugins.module_utils._kernels import catalogue, running
 
-V3, V4, DOTPROD = (catalogue.VARIANTS[name] for name in ("x86-64-v3", "x86-64-v4", "armv8.2-a-dotprod"))
+V3, VNNI, DOTPROD = (catalogue.VARIANTS[name] for name in ("x86-64-v3", "x86-64-v4-vnni", "armv8.2-a-dotprod"))
 QEMU = {
     "qemu-aarch64-static": "qemu-aarch64 version 7.2.22",
     "qemu-x86_64-static": "qemu-x86_64 version 7.2.22",
@@ -35,7 +35,7 @@ def test_a_lesser_cpu_takes_an_emulator_with_the_libraries_that_are_there():
 @pytest.mark.parametrize(
     ("variant", "emulators", "reason"),
     [
-        (V4, QEMU, "the CPU of the building host lacks avx512f, avx512bw, avx512cd, avx512dq, avx512vl, and qemu"),
+        (VNNI, QEMU, "the CPU of the building host lacks avx512f, avx512bw, avx512cd, avx512dq, avx512vl, avx512_vnni"),
         (DOTPROD, {}, "the building host is x86_64, and the verifier image has no qemu-aarch64-static"),
     ],
 )

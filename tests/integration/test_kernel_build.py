@@ -111,10 +111,14 @@ printf '{"ran": true, "cosine": %s, "relative_l2": %s}\\n' "$near" "$far"
 def engine_patches() -> list[dict]:
     """What the role image_build changes in the engine's source."""
     defaults = yaml.safe_load((CHECKOUT / "roles" / "image_build" / "defaults" / "main.yml").read_text())
-    header = (CHECKOUT / "files" / "engine" / "armv8.0-a.h").read_text().rstrip()
-    lookup = "{{ lookup('ansible.builtin.file', image_build_files ~ '/engine/armv8.0-a.h') }}"
+    folder = CHECKOUT / "files" / "engine"
+    lookup = re.compile(r"{{ lookup\('ansible.builtin.file', image_build_files ~ '/engine/([^']*)'\) }}")
+
+    def filled(text: str) -> str:
+        return lookup.sub(lambda found: (folder / found[1]).read_text().rstrip(), text)
+
     patches = defaults["image_build_kernel_patches"]
-    return [{**patch, "replace": patch["replace"].replace(lookup, header)} for patch in patches]
+    return [{**patch, "replace": filled(patch["replace"])} for patch in patches]
 
 
 def docker(*arguments: str, timeout: float = 600, **options) -> str:

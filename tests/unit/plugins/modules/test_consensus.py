@@ -172,10 +172,10 @@ def test_an_approval_ends(run, key_file, hours):
     assert f"valid_hours: {hours} is not between" in run(approval, **allows, valid_hours=hours)["msg"]
 
 
-def test_text_that_is_half_a_surrogate_pair_still_makes_a_verdict(run, key_file):
-    broken = {**world.GOOD_GATE, "reason": "bytes \udcff of a command"}
-    said = run(verdict, **{**SAYS, "gates": [broken]}, key_file=key_file)
-    assert json.loads(base64.b64decode(said["verdict"]["payload"]))["gates"][0]["reason"] == "bytes ? of a command"
+def test_text_that_is_half_a_surrogate_pair_still_makes_a_verdict():
+    """Not through the module's arguments, which Ansible may refuse then, depending on its configuration."""
+    sealed = signing.seal("verdict", {"reason": "bytes \udcff of a command"}, world.key("staging"))
+    assert json.loads(base64.b64decode(sealed["payload"]))["reason"] == "bytes ? of a command"
 
 
 # ---------------------------------------------------------------------------- consensus

@@ -184,7 +184,7 @@ def test_a_manager_that_is_locked_is_opened(lab):
     said = lab.play("--diff", fails=True, once={"swarm_cluster_unlock_key": "SWMKEY-1-" + "A" * 43})
     assert "unlock_key: " in said and "invalid key" in said
     lab.play("--diff")
-    assert set(lab.roles().values()) == {"manager"}
+    assert all(role.startswith("manager") for role in lab.roles().values())
     assert machine.get(TWO).exec("cat", KEPT).startswith("SWMKEY-")
 
 
@@ -241,9 +241,11 @@ def test_a_machine_that_was_lost_is_taken_back(lab):
     assert lab.nodes()[THREE]["ID"] != before
 
 
+@pytest.mark.full
 def test_a_lost_quorum_is_recovered_behind_a_word(lab):
     lost = lab.nodes()[TWO]["ID"]
     machine.up(TWO, images=[machine.BASE], owner=os.getpid())
+    lab.await_("the loss of the leader", lambda: lab.docker(ONE, "node", "ls", "--quiet", check=False) == "")
     said = lab.play(fails=True)
     assert f"{ONE} is a manager and reaches no leader: of 2 managers" in said and "2 must live" in said
     assert f"-e swarm_cluster_force_new_cluster={ONE}" in said
@@ -256,6 +258,7 @@ def test_a_lost_quorum_is_recovered_behind_a_word(lab):
     assert unchanged(lab.play(once=word))
 
 
+@pytest.mark.full
 def test_a_node_leaves(lab):
     lab.play(absent=[THREE, "never-there"])
     assert lab.roles() == {ONE: "manager", TWO: "manager"} and lab.state(THREE) == "inactive"

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: approval
 short_description: Signs that a person lets a release into an environment
-version_added: 0.3.0
+version_added: 0.2.0
 author:
   - "bitnet.devops contributors (@bitnet-devops)"
 description:

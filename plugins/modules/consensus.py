@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: consensus
 short_description: Decides over a release by the signed verdicts of its environments
-version_added: 0.3.0
+version_added: 0.2.0
 author:
   - "bitnet.devops contributors (@bitnet-devops)"
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: signing_key
 short_description: Makes the key with which an environment signs its verdicts, or a person their approvals
-version_added: 0.3.0
+version_added: 0.2.0
 author:
   - "bitnet.devops contributors (@bitnet-devops)"
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: verdict
 short_description: Signs what an environment says of a release
-version_added: 0.3.0
+version_added: 0.2.0
 author:
   - "bitnet.devops contributors (@bitnet-devops)"
 description:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import json
 import typing as t
@@ -73,9 +74,9 @@ class Inventory(BaseInventoryPlugin, Constructable, Cacheable):
             raise _document.refusal(text, path, problems)
         return t.cast(Json, document)
 
+    @abc.abstractmethod
     def prepare(self, document: Json, path: str, text: str) -> tuple[str, Make]:
         """What the inventory depends on beside the file itself, and how it is made."""
-        raise NotImplementedError
 
     def cached(self, key: str, cache: bool, make: Make) -> Listing:
         if not self.get_option("cache"):

@@ -157,7 +157,7 @@ def _unpack_mainline(part: np.ndarray, type_id: int) -> np.ndarray:
         return gguf.quants.dequantize(part, gguf.GGMLQuantizationType(type_id))
     except (ValueError, NotImplementedError) as error:
         raise ModelError(
-            f"tensors of type {type_id} cannot be unpacked for a comparison; use iq2_bn, f16 or q6_k."
+            f"tensors of type {type_id} cannot be unpacked for a comparison; use iq2_bn_r4, iq2_bn, f16, q8_0 or q6_k."
         ) from error
 
 

@@ -284,7 +284,7 @@ def test_a_registry_that_does_not_answer_or_refuses(run, fake, file, says):
     "said",
     [
         'error getting credentials - err: exec: "docker-credential-it": executable file not found in $PATH',
-        "reading JSON file: open /root/.docker/config.json: permission denied",
+        "reading JSON file: open config.json: permission denied",
     ],
 )
 def test_a_login_that_cannot_be_read_does_not_mean_that_there_is_no_image(run, fake, said):

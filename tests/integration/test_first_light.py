@@ -31,12 +31,13 @@ def test_curl_line_of_the_summary_answers(site: Site) -> None:
     assert answer["usage"]["completion_tokens"] > 0
 
 
-def test_second_run_changes_nothing_in_a_minute(site: Site) -> None:
+def test_second_run_changes_nothing_and_builds_nothing(site: Site) -> None:
     began = time.monotonic()
     output = site.make("site")
     took = time.monotonic() - began
     assert re.search(r"localhost\s*: ok=\d+\s+changed=0\s+unreachable=0\s+failed=0", output), output[-4000:]
-    assert took < 60, f"the second run took {took:.0f} s"
+    # A share of the first, not a number of seconds: machines differ.
+    assert took < site.first_seconds / 2, f"the second run took {took:.0f} s, the first {site.first_seconds:.0f} s"
     for line in (r"Time", r"platform +[0-9.]+ s", r"build +[0-9.]+ s", r"rollout +[0-9.]+ s", r"of which +kernels .+"):
         assert re.search(rf"^\s*{line}$", output, re.MULTILINE), f"the summary has no {line!r}:\n{output[-4000:]}"
 

@@ -49,7 +49,9 @@ class Site:
             self.machine.exec("chmod", "o+x", str(parent))
         self.shell("sudo apt-get update -qq && sudo apt-get install -qqy make git >/dev/null")
         self._copy_checkout()
+        began = time.monotonic()
         self.first_run = self.make("site", timeout=2400)
+        self.first_seconds = time.monotonic() - began
 
     def _copy_checkout(self) -> None:
         listed = subprocess.run(

@@ -56,13 +56,13 @@ def judge_command(variant: str, status: int, output: str) -> dict[str, Any]:
 
 
 def _last_json(output: str) -> dict[str, Any] | None:
-    """The JSON object at the end of the output, on one line or over several."""
-    for start in [0, *(index + 1 for index, char in enumerate(output) if char == "\n")]:
+    """The last JSON object that begins a line. Docker joins stdout and stderr in any order, so more may follow it."""
+    decoder = json.JSONDecoder()
+    for start in reversed([0, *(index + 1 for index, char in enumerate(output) if char == "\n")]):
         if output[start : start + 1] == "{":
             try:
-                value = json.loads(output[start:])
+                value, _end = decoder.raw_decode(output, start)
             except ValueError:
                 continue
-            if isinstance(value, dict):
-                return value
+            return dict(value)
     return None

@@ -94,8 +94,9 @@ def test_what_the_cache_remembers_it_finds_again(tmp_path):
     assert cache.remembered("path", "/b") is None
 
 
-def test_a_run_that_agrees_is_recorded_with_its_figures():
-    output = 'starting\n{"cosine": 0.99998, "relative_l2": 0.003, "passed": true}\n'
+@pytest.mark.parametrize("after", ["", "\n", "\nIllegal instruction\n"])
+def test_a_run_that_agrees_is_recorded_with_its_figures(after):
+    output = f'{{starting}}\n{{"cosine": 0.99998, "relative_l2": 0.003, "passed": true}}{after}'
     assert verification.judge_run("v", 0, output) == {
         "ran": True,
         "reason": "",

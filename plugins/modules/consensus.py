@@ -54,7 +54,7 @@ options:
     type: str
     required: true
   began_at:
-    description: When the run began, with its offset from UTC or C(Z).
+    description: When the run began, with its offset from UTC or C(Z). Not in the future.
     type: str
     required: true
   deadline:
@@ -334,10 +334,10 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("cryptography"))
     try:
         policy = policy_of(module.params)
+        now = datetime.datetime.now(datetime.timezone.utc)
+        decision = decide(policy, module.params["verdicts"], module.params["approvals"], now)
     except BadInput as error:
         module.fail_json(msg=str(error))
-    now = datetime.datetime.now(datetime.timezone.utc)
-    decision = decide(policy, module.params["verdicts"], module.params["approvals"], now)
     module.exit_json(changed=False, **decision.result())
 
 

@@ -36,6 +36,7 @@ class Policy:
     model: str
     run: str
     began: datetime.datetime
+    oldest: datetime.datetime  # when a clock that is behind may have shown that it began
     deadline: datetime.datetime
     skew: datetime.timedelta
     vetoes: t.Mapping[str, bool]  # each environment, and whether its refusal alone decides
@@ -80,7 +81,9 @@ def policy_of(params: t.Mapping[str, t.Any]) -> Policy:
             "promote_to: it is empty; approvals are for one environment, so name the one that is promoted to"
         )
     began = statements.time_of("began_at", params["began_at"])
+    skew = datetime.timedelta(seconds=_between("clock_skew", params["clock_skew"], 0, MOST_SKEW))
     try:
+        oldest = began - skew
         deadline = began + datetime.timedelta(seconds=_between("deadline", params["deadline"], 1, MOST_DEADLINE))
     except OverflowError as error:
         raise BadInput(f"began_at: {params['began_at']!r} is out of range") from error
@@ -89,8 +92,9 @@ def policy_of(params: t.Mapping[str, t.Any]) -> Policy:
         model=statements.model_name("model", params["model"]),
         run=statements.run_name("run", params["run"]),
         began=began,
+        oldest=oldest,
         deadline=deadline,
-        skew=datetime.timedelta(seconds=_between("clock_skew", params["clock_skew"], 0, MOST_SKEW)),
+        skew=skew,
         vetoes={name: bool(each["veto"]) for name, each in sorted(zip(names, environments), key=lambda pair: pair[0])},
         keys=Keyring("environments", [(each["name"], each["keys"]) for each in environments]),
         quorum=params["quorum"],
@@ -182,7 +186,7 @@ def _count_verdict(policy: Policy, statement: Json, now: datetime.datetime) -> V
         if told != wanted:
             raise _Ignored("replayed", f"it is of {what} {printable(told)}, this is {wanted}")
     made = written(verdict.made_at)
-    if verdict.made_at < policy.began - policy.skew:
+    if verdict.made_at < policy.oldest:
         raise _Ignored("replayed", f"it was made at {made}, before the run began at {written(policy.began)}")
     if verdict.made_at > policy.deadline:
         raise _Ignored("late", f"it was made at {made}, after the deadline {written(policy.deadline)}")
@@ -340,6 +344,12 @@ def _by_votes(policy: Policy, votes: t.Sequence[Vote], now: datetime.datetime) -
 def decide(
     policy: Policy, verdicts: t.Sequence[t.Any], approvals: t.Sequence[t.Any], now: datetime.datetime
 ) -> Decision:
+    """Raises BadInput if the run has not begun."""
+    if policy.began > now + policy.skew:
+        raise BadInput(
+            f"began_at: {written(policy.began)} is still to come, as it is {written(now)}; give the time at which the "
+            "run began, with its time zone, and compare the clocks"
+        )
     counted, ignored = _sift(
         "verdict", verdicts, policy.keys, "environment", lambda statement: _count_verdict(policy, statement, now)
     )

@@ -427,6 +427,7 @@ def test_what_waits_for_approval_outlives_the_deadline():
         ({"began_at": "yesterday"}, "began_at: 'yesterday' is no time"),
         ({"began_at": "9999-12-31T23:00:00Z", "deadline": 86400.0}, "is out of range"),
         ({"began_at": "0001-01-01T00:00:00+12:00"}, "out of range"),
+        ({"began_at": "0001-01-01T00:00:00Z"}, "out of range"),
         ({"deadline": 0.0}, "deadline: 0 is not between 1 and"),
         ({"deadline": float("nan")}, "deadline: nan is not between"),
         ({"clock_skew": -1.0}, "clock_skew: -1 is not between"),

@@ -212,6 +212,8 @@ def test_from_key_to_decision(run, question, key_file, check):
 
 def test_bad_options_of_the_consensus_are_refused(run, question):
     assert "quorum: 2 is not between 1 and 1" in run(consensus, **{**question, "quorum": 2})["msg"]
+    future = {**question, "began_at": "2999-01-01T00:00:00Z"}
+    assert "began_at: 2999-01-01T00:00:00.000000Z is still to come" in run(consensus, **future)["msg"]
 
 
 @pytest.mark.parametrize("module", [approval, consensus, signing_key, verdict])

@@ -137,7 +137,7 @@ options:
         type: str
         required: true
       from:
-        description: A date and time there, as V(2026-12-23 18:00), or a weekly time, as V(fri 16:00).
+        description: A date with a time there, as V(2026-12-23 18:00), or a weekly time, as V(fri 16:00).
         type: str
         required: true
       until:

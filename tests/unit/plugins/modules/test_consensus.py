@@ -204,7 +204,7 @@ def test_from_key_to_decision(run, question, key_file, check):
     assert decided["comparison"]["bindings"]["staging"]["binding"] == {"threads": 4}
     assert [each["reason"] for each in decided["ignored"]] == ["unreadable"] * 3
     assert [each["approver"] for each in decided["approvals"]] == ["alice"]
-    always = {"name": "always", "from": "2020-01-01", "until": "2999-01-01", "timezone": "UTC"}
+    always = {"name": "always", "from": "2020-01-01 00:00", "until": "2999-01-01 00:00", "timezone": "UTC"}
     decided = run(consensus, check, **{**question, "freeze_windows": [always]}, verdicts=[said], approvals=[approved])
     assert (decided["outcome"], decided["waiting_for"]) == ("undecided", ["the end of a freeze"])
     assert decided["frozen"] == [{"name": "always", "until": "2999-01-01T00:00:00.000000Z"}]

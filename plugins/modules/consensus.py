@@ -107,7 +107,7 @@ options:
     type: int
     default: 0
   approvers:
-    description: Who may approve.
+    description: Who may approve. None has a key of an environment.
     type: list
     elements: dict
     default: []

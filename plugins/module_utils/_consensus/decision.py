@@ -18,7 +18,7 @@ import typing as t
 from . import statements
 from .comparison import comparison, lines
 from .freeze import Window, window_of
-from .signing import BadInput, Json, Keyring, Opened, Unreadable, open_envelope
+from .signing import BadInput, Json, Keyring, Opened, Unreadable, open_envelope, raw
 from .statements import PROMOTE, REFUSE, Approval, Verdict, printable, written
 
 ROLLBACK, UNDECIDED = "rollback", "undecided"
@@ -60,6 +60,16 @@ def _between(option: str, value: float, low: float, high: float) -> float:
     return value
 
 
+def _separate(keys: Keyring, approver_keys: Keyring) -> None:
+    environments = {raw(key): name for name, key in keys.keys}
+    for person, key in approver_keys.keys:
+        if raw(key) in environments:
+            raise BadInput(
+                f"approvers: {person} and environment {environments[raw(key)]} have a key in "
+                "common, so whoever judges there could approve it, too; make one key for each"
+            )
+
+
 def policy_of(params: t.Mapping[str, t.Any]) -> Policy:
     """Raises BadInput."""
     environments, approvers = params["environments"], params["approvers"]
@@ -87,6 +97,9 @@ def policy_of(params: t.Mapping[str, t.Any]) -> Policy:
         deadline = began + datetime.timedelta(seconds=_between("deadline", params["deadline"], 1, MOST_DEADLINE))
     except OverflowError as error:
         raise BadInput(f"began_at: {params['began_at']!r} is out of range") from error
+    keys = Keyring("environments", [(each["name"], each["keys"]) for each in environments])
+    approver_keys = Keyring("approvers", [(each["name"], each["keys"]) for each in approvers])
+    _separate(keys, approver_keys)
     return Policy(
         release=statements.release_name("release", params["release"]),
         model=statements.model_name("model", params["model"]),
@@ -96,11 +109,11 @@ def policy_of(params: t.Mapping[str, t.Any]) -> Policy:
         deadline=deadline,
         skew=skew,
         vetoes={name: bool(each["veto"]) for name, each in sorted(zip(names, environments), key=lambda pair: pair[0])},
-        keys=Keyring("environments", [(each["name"], each["keys"]) for each in environments]),
+        keys=keys,
         quorum=params["quorum"],
         promote_to=statements.environment_name("promote_to", params["promote_to"]) if params["promote_to"] else "",
         approvals_required=params["approvals_required"],
-        approver_keys=Keyring("approvers", [(each["name"], each["keys"]) for each in approvers]),
+        approver_keys=approver_keys,
         windows=tuple(window_of(number, window) for number, window in enumerate(params["freeze_windows"], 1)),
     )
 

@@ -117,11 +117,13 @@ def public_line(key: Ed25519PrivateKey) -> str:
 def public_key(option: str, line: str) -> Ed25519PublicKey:
     key = None
     with contextlib.suppress(ValueError, TypeError, UnsupportedAlgorithm):
-        key = serialization.load_ssh_public_key(line.strip().encode())
+        [only] = line.strip().splitlines()
+        key = serialization.load_ssh_public_key(only.encode())
     if not isinstance(key, Ed25519PublicKey):
         raise BadInput(
-            f"{option}: {line[:80]!r} is no Ed25519 public key, as 'ssh-ed25519 AAAA...' is one; take public_key of "
-            "bitnet.devops.signing_key, or the .pub file of ssh-keygen -t ed25519"
+            # No more of it: it may be a private key that was put here by mistake.
+            f"{option}: {line[:20]!r} is no Ed25519 public key, as one line 'ssh-ed25519 AAAA...' is; take public_key "
+            "of bitnet.devops.signing_key, or the .pub file of ssh-keygen -t ed25519"
         )
     return key
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -16,6 +17,7 @@ import pytest
 from ansible_collections.bitnet.devops.plugins.module_utils._consensus import signing
 from ansible_collections.bitnet.devops.plugins.module_utils._consensus.decision import decide, policy_of
 from ansible_collections.bitnet.devops.plugins.module_utils._consensus.signing import BadInput
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -450,6 +452,42 @@ def test_names_and_keys_are_one_environments_only():
     options["environments"][-1] = {"name": "dev", "keys": [world.public("development") + " again"], "veto": False}
     with pytest.raises(BadInput, match="development and dev have the same key 'ssh-ed25519 "):
         policy_of(options)
+
+
+def test_who_judges_with_a_key_does_not_approve_with_it():
+    """Else whoever is root in an environment approves what that environment judged."""
+    people = [{"name": "alice", "keys": [world.public("alice"), world.public("staging") + " alice@staging"]}]
+    with pytest.raises(BadInput, match="approvers: alice and environment staging have a key in common"):
+        world.policy(THREE, 2, approvers=people)
+
+
+def test_an_entry_of_keys_is_one_key():
+    """OpenSSH's format would take the first line and be silent about the rest."""
+    options = world.params({"staging": False}, 1)
+    options["environments"][0]["keys"] = [world.public("staging") + "\n" + world.public("staging, new") + "\n"]
+    with pytest.raises(BadInput, match=r"environments: a key of staging: .* is no Ed25519 public key"):
+        policy_of(options)
+    options["environments"][0]["keys"] = [world.public("staging") + "\n"]
+    assert policy_of(options)
+
+
+def test_a_private_key_in_the_place_of_a_public_one_is_not_shown():
+    secret = world.key("staging").private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    options = world.params({"staging": False}, 1)
+    options["environments"][0]["keys"] = [secret.decode()]
+    with pytest.raises(BadInput) as refused:
+        policy_of(options)
+    assert "'-----BEGIN PRIVATE K' is no Ed25519 public key" in str(refused.value)
+    assert secret.decode().splitlines()[1][:8] not in str(refused.value)
+
+
+def test_a_run_that_begins_later_is_not_blamed_on_the_verdicts():
+    for began, refused in ((SOON + SKEW, False), (SOON + SKEW + datetime.timedelta(seconds=1), True)):
+        policy = world.policy({"staging": False}, 1, began_at=began.isoformat())
+        with pytest.raises(BadInput, match=r"began_at: .* is still to come") if refused else contextlib.nullcontext():
+            decide(policy, [world.verdict("staging")], [], SOON)
 
 
 def test_an_approval_needs_to_say_for_where():

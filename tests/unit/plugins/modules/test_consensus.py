@@ -46,6 +46,13 @@ def key_file(tmp_path, run):
     return str(path)
 
 
+@pytest.fixture
+def approver_key_file(tmp_path, run):
+    path = tmp_path / "approver-key"
+    run(signing_key, path=str(path))
+    return str(path)
+
+
 # ---------------------------------------------------------------------------- signing_key
 
 
@@ -182,21 +189,20 @@ def test_text_that_is_half_a_surrogate_pair_still_makes_a_verdict():
 
 
 @pytest.fixture
-def question(run, key_file):
-    """The options, for the environment and the approver of this key, and a run that began just now."""
+def question(run, key_file, approver_key_file):
+    """The options, for the environment and the approver of these keys, and a run that began just now."""
     began = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(minutes=1)
     options = world.params({"staging": True}, 1, began_at=began.isoformat(), approvals_required=1)
-    line = run(signing_key, path=key_file)["public_key"]
-    options["environments"][0]["keys"] = [line]
-    options["approvers"] = [{"name": "alice", "keys": [line]}]
+    options["environments"][0]["keys"] = [run(signing_key, path=key_file)["public_key"]]
+    options["approvers"] = [{"name": "alice", "keys": [run(signing_key, path=approver_key_file)["public_key"]]}]
     return options
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_from_key_to_decision(run, question, key_file, check):
+def test_from_key_to_decision(run, question, key_file, approver_key_file, check):
     said = run(verdict, **SAYS, key_file=key_file)["verdict"]
-    allows = {"approver": "alice", "release": world.RELEASE, "environment": "production", "key_file": key_file}
-    approved = run(approval, **allows)["approval"]
+    allows = {"approver": "alice", "release": world.RELEASE, "environment": "production"}
+    approved = run(approval, **allows, key_file=approver_key_file)["approval"]
     assert run(consensus, check, **question)["outcome"] == "undecided"
     assert run(consensus, check, **question, verdicts=[said])["waiting_for"] == ["approvals"]
     decided = run(consensus, check, **question, verdicts=[said, "rubbish", None, 7], approvals=[approved])

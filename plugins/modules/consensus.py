@@ -95,6 +95,8 @@ options:
     description:
       - RV(bitnet.devops.verdict#module:verdict) of the environments, in any order. What is none is named in
         RV(ignored) and does no harm.
+      - Each as it is or as its text in JSON. What an environment has kept is best given as text, since C(from_json)
+        fails at rubbish.
     type: list
     elements: raw
     default: []
@@ -122,7 +124,7 @@ options:
         elements: str
         required: true
   approvals:
-    description: RV(bitnet.devops.approval#module:approval) of the approvers, in any order.
+    description: RV(bitnet.devops.approval#module:approval) of the approvers, in any order, each as it is or as text.
     type: list
     elements: raw
     default: []

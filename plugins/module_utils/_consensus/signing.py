@@ -16,7 +16,6 @@ passes for a verdict.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import dataclasses
 import hashlib
@@ -181,6 +180,8 @@ def _message(kind: str, payload: bytes) -> bytes:
 
 
 def seal(kind: str, statement: t.Mapping[str, t.Any], key: Ed25519PrivateKey) -> Json:
+    if not _is_shallow(statement, MOST_DEPTH):
+        raise BadInput(f"a {kind} of more than {MOST_DEPTH} levels; give figures, not what they are made of")
     text = json.dumps(statement, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     # Half a surrogate pair, as of bytes that a command printed, would be read by nobody.
     payload = text.encode("utf-8", "replace")
@@ -202,8 +203,12 @@ def seal(kind: str, statement: t.Mapping[str, t.Any], key: Ed25519PrivateKey) ->
 
 
 def open_envelope(kind: str, envelope: t.Any, keyring: Keyring) -> Opened:
-    """What is in it and whose it is. Raises Unreadable."""
+    """What is in it, which may still be the text of JSON, and whose it is. Raises Unreadable."""
     try:
+        if isinstance(envelope, str):
+            if len(envelope) > MOST_BYTES * 2:
+                raise Unreadable(f"it is larger than {MOST_BYTES} bytes")
+            envelope = json.loads(envelope)
         if envelope["payloadType"] != _TYPE.format(kind):
             raise Unreadable(f"its payloadType is not {_TYPE.format(kind)}")
         if len(envelope["payload"]) > MOST_BYTES * 4 // 3 + 4:
@@ -211,7 +216,7 @@ def open_envelope(kind: str, envelope: t.Any, keyring: Keyring) -> Opened:
         payload = base64.b64decode(envelope["payload"], validate=True)
         [one] = envelope["signatures"]
         signature = base64.b64decode(one["sig"], validate=True)
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise Unreadable(
             "it is no envelope of one signature (payloadType, payload, signatures), as bitnet.devops.verdict makes it"
         ) from error

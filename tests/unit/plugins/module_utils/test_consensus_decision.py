@@ -210,6 +210,38 @@ def test_no_rubbish_breaks_it(case, rubbish, more):
     assert {"unreadable"} == {each.reason for each in decided.ignored} - {each.reason for each in alone.ignored}
 
 
+def test_envelopes_count_as_text_too():
+    """So that what lies in an environment is parsed here only, where it can do no harm."""
+    people = [{"name": "alice", "keys": [world.public("alice")]}]
+    policy = world.policy({"staging": False}, 1, approvers=people, approvals_required=1)
+    said, approved = json.dumps(world.verdict("staging"), indent=1), json.dumps(world.approval("alice"))
+    decided = decide(policy, [said, world.verdict("staging")], [approved], SOON)
+    assert decided.outcome == "promote"
+    assert [each.reason for each in decided.ignored] == ["duplicate"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no envelope"),
+        ("rubbish", "no envelope"),
+        ("null", "no envelope"),
+        ('"text"', "no envelope"),
+        ("[" * 100000, "no envelope"),
+        ('{"a":' * 100000, "no envelope"),
+        ("9" * 10000, "no envelope"),
+        ('"\\ud800"', "no envelope"),
+        (" " * 1000000, "larger than 262144 bytes"),
+    ],
+)
+def test_a_text_that_is_no_envelope_does_no_harm(text, says):
+    decided = decide(world.policy({"staging": False}, 1), [text, world.verdict("staging")], [], SOON)
+    assert decided.outcome == "promote"
+    [ignored] = decided.ignored
+    assert ignored.reason == "unreadable"
+    assert says in ignored.explanation
+
+
 @UNTIMED
 @given(cases(), st.sampled_from(sorted(world.said("staging").document())), ANYTHING)
 def test_no_rubbish_that_is_signed_breaks_it(case, field, rubbish):

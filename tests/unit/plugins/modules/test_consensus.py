@@ -165,6 +165,7 @@ def test_check_mode_signs_nothing(run, key_file):
         ({"gates": [{"verdict": "pass"}]}, "It says name None, verdict 'pass'"),
         ({"gates": [{**world.GOOD_GATE, "required": "no"}]}, "has required 'no'; give true or false"),
         ({"figures": {"text": "x" * 300000}}, "larger than 262144; give figures"),
+        ({"figures": json.loads('{"a":' * 30 + "1" + "}" * 30)}, "a verdict of more than 20 levels; give figures"),
         ({"key_file": "/nowhere/key"}, "key_file: /nowhere/key cannot be read (No such file"),
     ],
 )

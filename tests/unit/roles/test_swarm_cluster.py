@@ -182,6 +182,14 @@ def test_a_node_does_not_leave_where_the_plan_was_refused(world: World) -> None:
     assert world.told("a") == [] and world.told("b") == []
 
 
+def test_a_manager_of_another_swarm_is_not_made_to_leave_that(world: World) -> None:
+    """Its services would end with it."""
+    world.daemon("a", swarm("a", "one")).nodes = [node("a")]
+    world.daemon("b", swarm("b", "two"))
+    assert "b is a node of another Swarm than a" in world.play(managers="ab", absent=["b"])
+    assert world.told("b") == []
+
+
 def test_the_other_managers_do_not_leave_where_no_new_cluster_was_begun(world: World) -> None:
     """What they know may be all that is left of it."""
     for name in "ab":

@@ -45,7 +45,7 @@ lint: dev
 types: dev
 	mypy
 unit: dev
-	OMP_NUM_THREADS=1 python -m pytest -q -n 3 tests/unit files/swarm_intelligence/tests
+	OMP_NUM_THREADS=1 python -m pytest -q -n 3 -m 'not full' tests/unit files/swarm_intelligence/tests
 sanity: dev
 	tests/sanity.sh
 check: dev ## Lint, types, unit tests, sanity, side by side (minutes)

@@ -8,9 +8,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-only=(-m 'not full')
+only=(-m 'not full' tests/integration)
 scenarios=(docker_engine swarm_cluster image_build swarm_rollout traffic teardown)
-[ "${1:-}" != --full ] || only=()
+[ "${1:-}" != --full ] || only=(tests/integration tests/unit/roles)
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 finish() {
@@ -34,7 +34,7 @@ fi
 python tests/lab/machine.py prune --all
 python tests/lab/machine.py note
 
-python -m pytest -v --durations=15 "${only[@]}" tests/integration
+python -m pytest -v --durations=15 "${only[@]}"
 export BITNET_TEST_IMAGE=bitnet/swarm-intelligence:under-test # what the end-to-end run built
 log=.cache/molecule.log
 for scenario in "${scenarios[@]}"; do

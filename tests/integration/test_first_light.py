@@ -91,6 +91,7 @@ def changed(number: int) -> str:
     return f"""-e '{{"swarm_rollout_threads": {1 + number % 2}, "traffic_rate_limit": {1000 + number}}}'"""
 
 
+@pytest.mark.full
 def test_killed_playbook_leaves_what_a_second_run_finishes(site: Site) -> None:
     assert site.kill_during("site", r"TASK \[.*: Bring the release into slot \w+\]", changed(0), after=1)
     output = site.make("site", changed(0))

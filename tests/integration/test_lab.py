@@ -163,6 +163,7 @@ def test_the_quorum_is_not_broken(lab):
     lab.await_("the return of the manager", lambda: lab.roles()[THREE].startswith("manager"))
 
 
+@pytest.mark.full
 def test_tokens_are_rotated_and_the_managers_locked(lab):
     before = lab.tokens()
     lab.play("--check", "--diff", "-e", "swarm_cluster_autolock=true")
@@ -179,6 +180,7 @@ def test_tokens_are_rotated_and_the_managers_locked(lab):
     assert lab.tokens() == after
 
 
+@pytest.mark.full
 def test_a_manager_that_is_locked_is_opened(lab):
     swarm.kill(TWO)
     swarm.start(TWO)
@@ -231,12 +233,14 @@ def test_a_manager_that_is_cut_off_is_named_and_comes_back(lab):
     assert unchanged(lab.play())
 
 
+@pytest.mark.full
 def test_demote_and_take_tasks_again(lab):
     lab.play(managers=[ONE, TWO], workers=[THREE], availability="active", autolock=False)
     assert lab.roles() == {ONE: "manager", TWO: "manager", THREE: "worker"}
     assert machine.get(ONE).exec("find", "/var/lib/bitnet", "-name", "unlock-key") == ""
 
 
+@pytest.mark.full
 def test_a_machine_that_was_lost_is_taken_back(lab):
     before = lab.nodes()[THREE]["ID"]
     machine.up(THREE, images=[machine.BASE], owner=os.getpid())

@@ -229,6 +229,7 @@ def test_playbooks_switch_and_rollback(traffic: Traffic) -> None:
         traffic.site.make("rollback", "-e bitnet_release=000000000000")
 
 
+@pytest.mark.full
 def test_a_rollback_brings_no_token_back(traffic: Traffic) -> None:
     def status(token: str) -> str:
         ask = f"curl -s -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer {token}' http://127.0.0.1:8080/v1/models"

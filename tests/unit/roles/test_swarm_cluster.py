@@ -19,6 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
+# The whole role runs in each.
+pytestmark = pytest.mark.full
+
 CHECKOUT = Path(__file__).resolve().parents[3]
 KEY = "SWMKEY-1-of-the-tests"
 DOCKER = """#!/bin/sh

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 only=(-m 'not full')
-scenarios=(docker_engine swarm_cluster image_build swarm_rollout traffic teardown)
+scenarios=(docker_engine swarm_cluster image_build swarm_rollout traffic swarm_upgrade teardown)
 [ "${1:-}" != --full ] || only=()
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }

@@ -58,7 +58,8 @@ def place(
         platforms = [name for name in platforms if name in _platforms(architectures)]
         if not platforms:
             raise Refused(
-                f"architectures: {architectures} was asked for, and the image has kernels for {', '.join(built)} only. "
+                f"architectures: {', '.join(architectures)} was asked for, and the image has kernels for "
+                f"{', '.join(built)} only. "
                 "Build it for that architecture as well (bitnet_variants), or leave architectures empty"
             )
     there = [variant for variant in VARIANTS.values() if platform(variant.architecture) in platforms]

@@ -132,7 +132,7 @@ def test_no_node_fits():
             [V3],
             [],
             ["arm64"],
-            r"architectures: \['arm64'\] was asked for, and the image has kernels for x86-64-v3 only",
+            r"architectures: arm64 was asked for, and the image has kernels for x86-64-v3 only",
         ),
         ([V4], [V3], [], r"variants: nodes of x86-64-v3 were asked for, and the image has kernels for x86-64-v4-vnni"),
     ],

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from .._traffic.operation import operation_from
+from .._traffic.routing import ACTIVE, OPERATION, SHARE, BadRecord
 from .convergence import Json, has_ended, is_running, takes, tasks_wanted
 from .nodes import NODE_LABEL, is_live_manager, is_ready, labels_of, quorum
 from .spec import OWNER, OWNER_LABEL
@@ -19,7 +21,6 @@ AWAY_LABEL = "io.bitnet.upgrade"
 # Which tasks of the user's a node has had, by the word for them.
 UPGRADED_LABEL = "io.bitnet.upgraded"
 ENVIRONMENT_LABEL, SLOT_LABEL = "io.bitnet.environment", "io.bitnet.slot"
-ACTIVE_LABEL, SHARE_LABEL = "io.bitnet.active-slot", "io.bitnet.idle-share"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +75,7 @@ def refusals(swarm: Swarm, node: Json) -> list[str]:
         found.append(f"{_lost_quorum(swarm, node)}: take {', '.join(dead)} back")
     if AWAY_LABEL not in labels_of(node):  # what is missing since that node is away comes back with it
         found += [f"{lacking}: 'docker service ps' of it shows why" for lacking in shortfall(swarm)]
+        found += [f"{moving}: let the rollout end, or run it again" for moving in _moves(swarm)]
     return found
 
 
@@ -131,6 +133,20 @@ def _lost_quorum(swarm: Swarm, node: Json) -> str:
     return f"without {name_of(node)} {living} of {len(managers)} managers would live, and {must} must"
 
 
+def _moves(swarm: Swarm) -> list[str]:
+    """Operations that move traffic or fill a slot; one that is only prepared may wait for days."""
+    found = []
+    for service in swarm.ours():
+        try:
+            operation = operation_from(_labels(service).get(OPERATION, ""))
+        except BadRecord as error:
+            found.append(f"{service['Spec']['Name']}: {error}")
+            continue
+        if operation and operation.phase != "prepared":
+            found.append(f"{service['Spec']['Name']} has an open {operation.sentence()}")
+    return found
+
+
 def _is_idle(swarm: Swarm, service: Json) -> bool:
     """Whether it is a slot that gets no requests."""
     labels = _labels(service)
@@ -139,9 +155,9 @@ def _is_idle(swarm: Swarm, service: Json) -> bool:
     edges = [
         edge
         for edge in map(_labels, swarm.ours())
-        if ACTIVE_LABEL in edge and edge.get(ENVIRONMENT_LABEL) == labels.get(ENVIRONMENT_LABEL)
+        if ACTIVE in edge and edge.get(ENVIRONMENT_LABEL) == labels.get(ENVIRONMENT_LABEL)
     ]
-    return any(edge[ACTIVE_LABEL] != labels[SLOT_LABEL] and edge.get(SHARE_LABEL, "0") == "0" for edge in edges)
+    return any(edge[ACTIVE] != labels[SLOT_LABEL] and edge.get(SHARE, "0") == "0" for edge in edges)
 
 
 def _labels(service: Json) -> dict[str, str]:

@@ -13,6 +13,7 @@ from ansible_collections.bitnet.devops.plugins.module_utils._swarm.absence impor
 from ansible_collections.bitnet.devops.plugins.module_utils._swarm.client import Conflict, DockerFailed
 from ansible_collections.bitnet.devops.plugins.module_utils._swarm.membership import NotThere
 from ansible_collections.bitnet.devops.plugins.module_utils._swarm.plan import Refused
+from ansible_collections.bitnet.devops.plugins.module_utils._traffic.operation import Operation
 
 
 def node(name, role="manager", lives=True, availability="active", leader=False, **labels):
@@ -122,6 +123,18 @@ def test_a_slot_without_requests_may_be_down():
     assert gaps(swarm, C) == []
     edge["Spec"]["Labels"]["io.bitnet.idle-share"] = "10"
     assert "all tasks of green are there" in gaps(swarm, C)[0]
+
+
+def test_a_rollout_that_is_under_way_is_not_disturbed():
+    def edge(phase):
+        operation = Operation("7", "switch", "abc", "blue", "green", "alice", phase)
+        return service("edge", 0, **{"active-slot": "blue", "operation": operation.text()})
+
+    (why,) = refusals(Swarm([A, B, C], [edge("switching")], []), B)
+    assert "edge has an open operation 7 (switch of release abc" in why and "let the rollout end" in why
+    assert refusals(Swarm([A, B, C], [edge("prepared")], []), B) == []
+    broken = service("edge", 0, operation="{")
+    assert "label io.bitnet.operation cannot be read" in refusals(Swarm([A, B, C], [broken], []), B)[0]
 
 
 def test_a_global_service_is_wanted_on_the_nodes_that_take_it():

@@ -33,6 +33,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 ONE, TWO, THREE = swarm.NODES
 V3, V4 = "x86-64-v3", "x86-64-v4-vnni"
 PLATFORM = "- {hosts: swarm, become: true, gather_facts: false, roles: [bitnet.devops.swarm_cluster]}\n"
+ROLLOUT = "- {hosts: swarm_managers, become: true, gather_facts: false, roles: [bitnet.devops.swarm_rollout]}\n"
 OURS = ["--quiet", "--network", "bitnet-lab", "--endpoint-mode", "dnsrr", "--label", "io.bitnet.owner=bitnet.devops"]
 # Answers every request with its number; when it is told to end it says so for two seconds, and then there is nobody.
 ANSWERS = r"""
@@ -108,7 +109,7 @@ class Lab:
     def upgrade(self, word: str, *options: str, fails: bool = False, **variables: object) -> str:
         return self.play("bitnet.devops.upgrade", *options, fails=fails, **self.upgrading(word, **variables))
 
-    def module(self, name: str, **options: object) -> dict[str, Any]:
+    def module(self, name: str, /, **options: object) -> dict[str, Any]:
         """Run a module on the first manager and give back its result, failed or not."""
         program, tree = str(Path(sys.executable).parent / "ansible"), self.folder / "tree"
         arguments = [
@@ -245,6 +246,24 @@ def place(lab: Lab, replicas: int, built: list[str], **options: object) -> tuple
     return found, lab.places("placed")
 
 
+def push(image: str) -> str:
+    """Every machine gets the image and a registry that has it, so that all know it by one digest."""
+    registry, name = "bitnet-test-registry", "127.0.0.1:5000/bitnet/swarm-intelligence"
+    machine.run("docker", "build", "--quiet", "--tag", registry, str(CHECKOUT / "files" / "images" / "registry"))
+    digests = set()
+    for node in swarm.NODES:
+        machine.load(node, [registry, image])
+        script = f"""
+            docker run --detach --network host --env REGISTRY_HTTP_ADDR=127.0.0.1:5000 {registry} >/dev/null
+            docker tag {image} {name}:test
+            for _ in $(seq 60); do docker push --quiet {name}:test >/dev/null && break; sleep 0.5; done
+            docker image inspect --format '{{{{index .RepoDigests 0}}}}' {name}:test
+        """
+        digests.add(machine.get(node).exec("sh", "-c", script).split()[-1])
+    assert len(digests) == 1, digests
+    return digests.pop()
+
+
 def test_tasks_go_where_the_image_runs_and_over_failure_domains(lab):
     """Labels are set by hand, as if the machines had other CPUs; the role sets them right again."""
     for name, variant, domain in ((ONE, V4, "east"), (TWO, V3, "west"), (THREE, V4, "west")):
@@ -270,6 +289,36 @@ def test_tasks_go_where_the_image_runs_and_over_failure_domains(lab):
     lab.docker("service", "rm", "placed")
     lab.play(str(lab.folder / "platform.yml"))
     assert lab.labels(ONE)["io.bitnet.slots"] == "true" and lab.labels(ONE)["io.bitnet.failure-domain"] == ONE
+
+
+@pytest.mark.full
+def test_a_release_goes_where_it_runs_and_is_refused_where_it_does_not(lab, workload_image):
+    """The real image on two of three nodes; the third is labelled as if it had another CPU."""
+    image, playbook = push(workload_image), lab.folder / "rollout.yml"
+    playbook.write_text(ROLLOUT)
+    own = lab.labels(ONE)["io.bitnet.variant"]
+    release = {"bitnet_image": image, "bitnet_model": "jargon", "swarm_rollout_replicas": 2}
+    said = lab.play(str(playbook), **release, swarm_rollout_variants=["armv8.0-a"], fails=True)
+    assert "swarm_rollout_variants: nodes of armv8.0-a were asked for" in said
+    lab.docker("node", "update", "--label-add", f"io.bitnet.variant={V3 if own == V4 else V4}", THREE)
+    lab.docker("node", "update", "--availability", "drain", ONE)
+    lab.docker("node", "update", "--label-rm", "io.bitnet.slots", TWO)
+    said = lab.play(str(playbook), **release, swarm_rollout_variants=[own], fails=True)
+    assert f"swarm_rollout_image: no node can run a task of {image}: " in said
+    assert f"{ONE} is drained" in said and f"{TWO} has no label io.bitnet.slots" in said
+    assert f"{THREE} is labelled io.bitnet.variant={V3 if own == V4 else V4}, and not {own}" in said
+    assert lab.docker("service", "ls", "--quiet") == ""
+    assert machine.get(ONE).exec("find", "/var/lib/bitnet", "-name", "models") == ""
+    lab.docker("node", "update", "--availability", "active", ONE)
+    lab.docker("node", "update", "--label-add", "io.bitnet.slots=true", TWO)
+    wanted = {**release, "swarm_rollout_variants": [own]}
+    said = lab.play(str(playbook), "--check", "--diff", **wanted)
+    assert f"node.labels.io.bitnet.variant=={own}" in said and lab.docker("service", "ls", "--quiet") == ""
+    lab.play(str(playbook), **wanted)
+    assert lab.places("bitnet-lab-blue") == Counter([ONE, TWO])
+    assert changed(lab.play(str(playbook), **wanted)) == dict.fromkeys(swarm.NODES, 0)
+    lab.docker("service", "rm", "bitnet-lab-blue")
+    lab.play(str(lab.folder / "platform.yml"))
 
 
 def test_a_check_says_who_would_be_taken_and_touches_nothing(services):

@@ -23,11 +23,11 @@ from plugins.module_utils._kernels.catalogue import VARIANTS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PUBLISHED = ("kernels", "variants", "programs", "work")
-# In the file with most of the code of a variant; a comment would come out of the preprocessor as nothing.
+# In a file that every variant compiles; a comment would come out of the preprocessor as nothing.
 ONE_LINE = {
-    "path": "ggml/src/iqk/iqk_gemm_1bit.cpp",
-    "find": "mul_mat_iq2_bn_r4_q8_k16_avx2<1>(n, vx, bx, info, nrc_x);",
-    "replace": "mul_mat_iq2_bn_r4_q8_k16_avx2<1>(n, vx, bx, info, nrc_x + 0);",
+    "path": "ggml/src/iqk/iqk_mul_mat.cpp",
+    "find": "const int min_step = Ny <= 16 ? 16 : 32;",
+    "replace": "const int min_step = Ny < 17 ? 16 : 32;",
 }
 
 
@@ -63,13 +63,18 @@ def main() -> int:
     if any(cache.iterdir()):
         parser.error(f"--cache {cache}: is not empty; name a folder that is")
     found = {}
+
+    def measure(kind: str, patches: list[dict[str, str]]) -> None:
+        found[kind] = run(cache, options.variants, patches)
+        print(f"{kind}: {', '.join(f'{name} {seconds:.0f} s' for name, seconds in found[kind].items())}", flush=True)
+
     try:
-        found["from nothing"] = run(cache, options.variants, [])
+        measure("from nothing", [])
         for name in PUBLISHED:
             shutil.rmtree(cache / name, ignore_errors=True)
-        found["with ccache"] = run(cache, options.variants, [])
-        found["one line changed"] = run(cache, options.variants, [ONE_LINE])
-        found["nothing to do"] = run(cache, options.variants, [])
+        measure("with ccache", [])
+        measure("one line changed", [ONE_LINE])
+        measure("nothing to do", [])
     finally:
         if not options.cache:
             shutil.rmtree(cache, ignore_errors=True)

@@ -21,7 +21,7 @@ description:
     host name. What differs from the declaration is in the group C(drifted), with the reasons in C(bitnet_drift) - a
     role, an architecture, a label, a node that is down, is not in the Swarm or is not declared.
   - A node of which nothing is declared has its host name as name, or the cluster's name and its id where the host
-    name is not there once or is none that a host can have here.
+    name is not there once in all Swarms, is declared for another node, or is none that a host can have here.
   - Every node has C(bitnet_node), what the Swarm says of it, and C(bitnet_tasks), what should run on it. The group
     C(cluster_NAME) has C(bitnet_services), and C(bitnet_slots) with the active slot and what each holds, by
     environment.
@@ -32,7 +32,7 @@ description:
     an error.
   - What the Swarms say is never rendered as a template.
 notes:
-  - The inventory of a run in which a Swarm did not answer is not cached.
+  - The inventory of a run in which a Swarm did not answer is not cached, nor one of a file that a vault encrypts.
 requirements:
   - "Docker SDK for Python 5.0.3 or newer on the controller; for ssh:// addresses its extra C(ssh) and the program ssh"
 extends_documentation_fragment:
@@ -62,11 +62,11 @@ options:
         type: str
         required: true
       tls:
-        description: TLS for a V(tcp) address. The manager's certificate is always verified.
+        description: TLS for a V(tcp) address. The manager's certificate is always verified. Paths are from this file.
         type: dict
         suboptions:
           ca_path:
-            description: File with the authorities; left out, those of the system.
+            description: File with the authorities; left out, those of Python's package certifi.
             type: str
           client_cert:
             description: File with the client's certificate.
@@ -79,7 +79,7 @@ options:
       - A file of the plugin P(bitnet.devops.fleet#inventory) that declares the clusters, its path from this file.
     type: str
   timeout:
-    description: Seconds within which all Swarms must have answered.
+    description: Seconds within which all Swarms must have answered, 1 to 3600.
     type: int
     default: 15
 seealso:
@@ -146,7 +146,7 @@ class InventoryModule(Inventory):
         problems = list(_problems_of(swarms, fleet))
         if problems:
             raise _document.refusal(text, path, problems)
-        return fleet_text, lambda: self.look(swarms, fleet)
+        return fleet_text, lambda: self.look(_resolved(swarms, Path(path).parent), fleet)
 
     def look(self, swarms: list[Json], fleet: Json | None) -> tuple[Listing, bool]:
         seen = look_at(swarms, self.get_option("timeout"))
@@ -164,6 +164,8 @@ def _problems_of(swarms: list[Json], fleet: Json | None) -> t.Iterator[schema.Pr
         name = swarm["cluster"]
         if any(name == other["cluster"] for other in swarms[:index]):
             yield schema.Problem(["swarms", index, "cluster"], f"{name!r} is there twice")
+        if not fleet and name in declared.RESERVED:
+            yield schema.Problem(["swarms", index, "cluster"], f"{name!r} is the name of a group; choose another")
         if fleet and name not in known:
             text = f"the fleet declares no Swarm {name!r}; {schema.meant(name, known)}"
             yield schema.Problem(["swarms", index, "cluster"], text)
@@ -171,6 +173,16 @@ def _problems_of(swarms: list[Json], fleet: Json | None) -> t.Iterator[schema.Pr
             yield schema.Problem(["swarms", index, "tls"], "is for a tcp:// address")
         if len({"client_cert", "client_key"} & swarm.get("tls", {}).keys()) == 1:
             yield schema.Problem(["swarms", index, "tls"], "client_cert and client_key are given together")
+
+
+def _resolved(swarms: list[Json], folder: Path) -> list[Json]:
+    """Where the files of TLS are, whatever the current folder is."""
+    return [
+        {**swarm, "tls": {key: str(folder / Path(file).expanduser()) for key, file in swarm["tls"].items()}}
+        if "tls" in swarm
+        else swarm
+        for swarm in swarms
+    ]
 
 
 def look_at(swarms: list[Json], timeout: int) -> list[live.Swarm]:

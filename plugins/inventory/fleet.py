@@ -31,6 +31,7 @@ notes:
   - Ansible's plugin C(auto) reads a file a second time, to find out whose it is, and takes twenty times as long as
     this plugin does. With thousands of nodes, name the plugin in C(enable_plugins) of the section C([inventory]) of
     ansible.cfg, before C(auto).
+  - The inventory of a file that a vault encrypts is not cached.
 extends_documentation_fragment:
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
@@ -90,7 +91,7 @@ options:
                     description: The user that Ansible logs in as.
                     type: str
                   port:
-                    description: The port that Ansible connects to.
+                    description: The port that Ansible connects to, 1 to 65535.
                     type: int
                   connection:
                     description: The connection plugin, as in V(local).

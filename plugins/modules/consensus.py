@@ -54,7 +54,7 @@ options:
     type: str
     required: true
   began_at:
-    description: When the run began, with its offset from UTC or C(Z).
+    description: When the run began, with its offset from UTC or C(Z). Not in the future.
     type: str
     required: true
   deadline:
@@ -95,6 +95,8 @@ options:
     description:
       - RV(bitnet.devops.verdict#module:verdict) of the environments, in any order. What is none is named in
         RV(ignored) and does no harm.
+      - Each as it is or as its text in JSON. What an environment has kept is best given as text, since C(from_json)
+        fails at rubbish.
     type: list
     elements: raw
     default: []
@@ -107,7 +109,7 @@ options:
     type: int
     default: 0
   approvers:
-    description: Who may approve.
+    description: Who may approve. None has a key of an environment.
     type: list
     elements: dict
     default: []
@@ -122,7 +124,7 @@ options:
         elements: str
         required: true
   approvals:
-    description: RV(bitnet.devops.approval#module:approval) of the approvers, in any order.
+    description: RV(bitnet.devops.approval#module:approval) of the approvers, in any order, each as it is or as text.
     type: list
     elements: raw
     default: []
@@ -137,7 +139,7 @@ options:
         type: str
         required: true
       from:
-        description: A date and time there, as V(2026-12-23 18:00), or a weekly time, as V(fri 16:00).
+        description: A date with a time there, as V(2026-12-23 18:00), or a weekly time, as V(fri 16:00).
         type: str
         required: true
       until:
@@ -334,10 +336,10 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("cryptography"))
     try:
         policy = policy_of(module.params)
+        now = datetime.datetime.now(datetime.timezone.utc)
+        decision = decide(policy, module.params["verdicts"], module.params["approvals"], now)
     except BadInput as error:
         module.fail_json(msg=str(error))
-    now = datetime.datetime.now(datetime.timezone.utc)
-    decision = decide(policy, module.params["verdicts"], module.params["approvals"], now)
     module.exit_json(changed=False, **decision.result())
 
 

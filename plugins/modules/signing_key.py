@@ -36,7 +36,7 @@ options:
     required: true
 notes:
   - To have a new key, list the new public key beside the old one in O(bitnet.devops.consensus#module:environments),
-    then move the old file away.
+    then move the old file away. The old key is believed until it is taken out of the list.
 seealso:
   - module: bitnet.devops.verdict
   - module: bitnet.devops.approval

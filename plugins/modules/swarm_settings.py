@@ -93,11 +93,13 @@ def unlock(client: SwarmClient, key: str, act: bool, timeout: float) -> dict[str
     if state != LOCKED:
         return {"changed": False, "diff": {"before": {"state": state}, "after": {"state": state}}}
     if act:
+        end = time.monotonic() + timeout
         try:
             client.unlock(key)
         except DockerFailed as error:
-            raise Refused(f"unlock_key: {error}. Give the one that 'docker swarm unlock-key' showed") from error
-        end = time.monotonic() + timeout
+            # Where the key fits Docker answers only when there is a leader, which takes the other managers.
+            if client.local_state() == LOCKED:
+                raise Refused(f"unlock_key: {error}. Give the one that 'docker swarm unlock-key' showed") from error
         while (now := client.local_state()) != "active":
             if time.monotonic() > end:
                 raise Refused(

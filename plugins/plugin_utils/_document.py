@@ -91,7 +91,10 @@ class _Reader:
         if event.tag and event.tag != "!":
             self.fail(event, f"the tag {event.tag} is not used here")
         if kind is yaml.ScalarEvent:
-            return self.scalar(event.value) if event.implicit[0] else event.value
+            try:
+                return self.scalar(event.value) if event.implicit[0] else event.value
+            except ValueError as error:
+                self.fail(event, f"is no YAML: {error}")
         return {} if kind is yaml.MappingStartEvent else []
 
     def read(self, loader: t.Any) -> t.Any:

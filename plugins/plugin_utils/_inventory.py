@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import abc
 import functools
+import hashlib
 import json
 import typing as t
 from pathlib import Path
 
 from ansible.errors import AnsibleParserError
 from ansible.inventory.helpers import get_group_vars
+from ansible.parsing.vault import is_encrypted_file
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.template import trust_as_template
 from ansible.utils.vars import combine_vars
@@ -36,7 +38,10 @@ class Inventory(BaseInventoryPlugin, Constructable, Cacheable):
     NAME: str
     FILE: str
     OWN = False
-    """Whether all values are the user's own: one without a brace, which cannot be a template, then prints as it is."""
+    """Whether all values are the user's own: one that cannot be a template then prints as it is."""
+
+    vaulted = False
+    """Whether a file that this inventory is made of was encrypted; what it says is not left in a cache."""
 
     def verify_file(self, path: str) -> bool:
         """C(FILE.yml), C(NAME.FILE.yml), and C(inventory), which AWX offers in its menu, if it is this plugin's."""
@@ -51,6 +56,7 @@ class Inventory(BaseInventoryPlugin, Constructable, Cacheable):
 
     def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
         super().parse(inventory, loader, path, cache)
+        self.vaulted = False  # one plugin reads all its files
         try:
             text = str(self.text_of(path))
             document = self.read(path, text, self.FILE)
@@ -63,7 +69,10 @@ class Inventory(BaseInventoryPlugin, Constructable, Cacheable):
         self.tell(listing)
 
     def text_of(self, path: str) -> str:
-        return t.cast("t.Any", self.loader).get_text_file_contents(path)
+        text = t.cast("t.Any", self.loader).get_text_file_contents(path)
+        with Path(path).open("rb") as file:
+            self.vaulted |= is_encrypted_file(file)
+        return t.cast(str, text)
 
     def read(self, path: str, text: str, kind: str) -> Json:
         """The content of a file that its schema allows."""
@@ -79,10 +88,11 @@ class Inventory(BaseInventoryPlugin, Constructable, Cacheable):
         """What the inventory depends on beside the file itself, and how it is made."""
 
     def cached(self, key: str, cache: bool, make: Make) -> Listing:
-        if not self.get_option("cache"):
+        if not self.get_option("cache") or self.vaulted:
             return make()[0]
         self.load_cache_plugin()
-        name = self.get_cache_key(key)
+        # Ansible's own key keeps 24 bits of the hash, and what is found under it would be taken for this file's.
+        name = f"{self.ansible_name}_{hashlib.sha256(key.encode()).hexdigest()}"
         if cache and name in self._cache:
             return Listing(self._cache[name])
         listing, keep = make()
@@ -92,9 +102,7 @@ class Inventory(BaseInventoryPlugin, Constructable, Cacheable):
 
     def tell(self, listing: Listing) -> None:
         inventory = t.cast("t.Any", self.inventory)
-        value_of: t.Callable[[t.Any], t.Any] = (
-            functools.partial(_trusted, unless="{") if self.OWN else lambda value: value
-        )
+        value_of: t.Callable[[t.Any], t.Any] = data_of if self.OWN else lambda value: value
         for name, group in listing.groups.items():
             inventory.add_group(name)
             for variable, value in group["vars"].items():
@@ -126,10 +134,15 @@ class Inventory(BaseInventoryPlugin, Constructable, Cacheable):
         )
 
 
-def _trusted(value: t.Any, unless: str = "") -> t.Any:
-    """Marked as Ansible marks what it may render; a text that has C(unless) in it stays unmarked."""
+def data_of(value: t.Any) -> t.Any:
+    """Marked as the user's own, but for what Ansible would take for a template: its header may do without braces."""
+    return _trusted(value, lambda text: "{" in text or text.startswith("#jinja2:"))
+
+
+def _trusted(value: t.Any, unless: t.Callable[[str], bool] = lambda _text: False) -> t.Any:
+    """Marked as Ansible marks what it may render."""
     if isinstance(value, str):
-        return value if unless and unless in value else _marked(value)
+        return value if unless(value) else _marked(value)
     if isinstance(value, list):
         return [_trusted(item, unless) for item in value]
     if isinstance(value, dict):

@@ -156,6 +156,8 @@ def test_the_quorum_is_not_broken(lab):
     said = lab.play(fails=True, once={"swarm_cluster_managers": [ONE, THREE], "swarm_cluster_workers": [TWO]})
     assert f"without {TWO} as a manager 1 of 2 managers would live, and 2 must" in said
     assert f"Take {THREE} back, or out, first. No node was changed" in said
+    said = lab.play(fails=True, once={"swarm_cluster_absent": [TWO]})
+    assert f"without {TWO} as a manager 1 of 2 managers would live, and 2 must" in said and lab.state(TWO) == "active"
     assert lab.specs() == before
     swarm.start(THREE)
     lab.await_("the return of the manager", lambda: lab.roles()[THREE].startswith("manager"))
@@ -163,6 +165,7 @@ def test_the_quorum_is_not_broken(lab):
 
 def test_tokens_are_rotated_and_the_managers_locked(lab):
     before = lab.tokens()
+    lab.play("--check", "--diff", "-e", "swarm_cluster_autolock=true")
     said = lab.play("-vvv", "--diff", autolock=True, join_tokens="first")
     key = lab.docker(ONE, "swarm", "unlock-key", "--quiet")
     after = lab.tokens()
@@ -202,14 +205,16 @@ def test_all_managers_are_opened_with_the_key_that_was_kept(lab):
 
 @pytest.mark.full
 def test_what_is_locked_cannot_begin_anew(lab):
-    """Docker would try, fail, and be in no Swarm until its next start."""
+    """Docker would try, fail, and be in no Swarm until its next start. The others must not leave then."""
     for name in (TWO, THREE):
-        swarm.kill(name)
+        swarm.cut(name)
+    lab.await_("the loss of the leader", lambda: lab.docker(ONE, "node", "ls", "--quiet", check=False) == "")
     said = lab.play(fails=True, once={"swarm_cluster_force_new_cluster": ONE})
     assert "swarm_cluster_force_new_cluster: the managers of lab-1 are locked with a key" in said
     assert "2 of 3 managers must come back. Nothing was changed" in said
+    assert [lab.state(name) for name in swarm.NODES] == ["active"] * 3
     for name in (TWO, THREE):
-        swarm.start(name)
+        swarm.mend(name)
     lab.play()
     assert set(lab.roles().values()) == {"manager"}
 
@@ -235,6 +240,8 @@ def test_demote_and_take_tasks_again(lab):
 def test_a_machine_that_was_lost_is_taken_back(lab):
     before = lab.nodes()[THREE]["ID"]
     machine.up(THREE, images=[machine.BASE], owner=os.getpid())
+    said = lab.play("--limit", THREE, fails=True)
+    assert f"of {ONE}, {TWO} it is not known whether they have one" in said and lab.state(THREE) == "inactive"
     lab.await_("the loss of the node", lambda: lab.roles()[THREE] == "worker down")
     lab.play()
     assert lab.roles() == {ONE: "manager", TWO: "manager", THREE: "worker"}

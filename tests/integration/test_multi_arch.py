@@ -22,7 +22,7 @@ import pytest
 from swarm_intelligence.gguf_check import write_record
 
 from benchmarks.kernels import models
-from tests.lab import machine
+from tests.lab import gotool, machine
 from tests.lab.site import writing_tasks
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -124,7 +124,8 @@ class Lab:
         return set(json.loads(self.shell(f"curl -fsS http://{REGISTRY}/v2/{repository}/tags/list"))["tags"])
 
     def tag(self, repository: str) -> str:
-        (tag,) = self.tags(repository)
+        """The one of the image; a signature has a tag of its own beside it."""
+        (tag,) = (tag for tag in self.tags(repository) if not tag.startswith("sha256-"))
         return tag
 
     def status(self, path: str) -> str:
@@ -307,6 +308,47 @@ def test_a_build_from_nothing_gives_the_same_digest(lab: Lab) -> None:
     lab.forget("bitnet/swarm-intelligence")
     lab.play("build")
     assert lab.digest(reference) == first
+
+
+@pytest.mark.full
+def test_by_the_builder_and_the_signer_of_the_users(lab: Lab) -> None:
+    """buildx with a builder of its own in buildah's place, and cosign: each the real one."""
+    programs = {
+        "/root/.docker/cli-plugins/docker-buildx": "buildx",
+        "/usr/local/bin/buildkitd": "buildkitd",
+        "/usr/local/bin/cosign": "cosign",
+    }
+    for path, name in programs.items():
+        built = gotool.build(name).relative_to(machine.cache_dir())
+        lab.shell(f"mkdir -p {Path(path).parent}; install -m 0755 /var/lib/bitnet/cache/{built} {path}")
+    lab.shell(
+        "(setsid buildkitd --oci-worker-snapshotter=native --containerd-worker=false >/var/log/buildkitd.log 2>&1 &)\n"
+        "docker buildx create --name users --driver remote --use unix:///run/buildkit/buildkitd.sock\n"
+        "docker buildx inspect --bootstrap"
+    )
+    word = "a-word-of-the-tests"
+    lab.shell(f"cd /root && COSIGN_PASSWORD={word} cosign generate-key-pair && mv cosign.pub ours.pub")
+    lab.forget("bitnet/swarm-intelligence")
+    signing = ("-e", json.dumps({"image_build_cosign_key": "/root/cosign.key", "image_build_cosign_password": word}))
+    try:
+        assert word not in lab.play("build", "-vv", *signing, timeout=3000)
+        digest = lab.digest(f"{REPOSITORY}:{lab.tag('bitnet/swarm-intelligence')}")
+        folder = f"/var/lib/bitnet/images/{digest.partition(':')[2]}"
+        statement = json.loads(lab.shell(f"cat {folder}/provenance.json"))
+        assert statement["predicate"]["runDetails"]["builder"]["version"] == {"builder": "buildx"}
+        verify = "--insecure-ignore-tlog=true --allow-http-registry"
+        lab.shell(f"cosign verify --key /root/ours.pub {verify} {REPOSITORY}@{digest}")
+        blob = f"--insecure-ignore-tlog=true --bundle {folder}/provenance.json.sigstore {folder}/provenance.json"
+        lab.shell(f"cosign verify-blob --key /root/ours.pub {blob}")
+        assert writing_tasks(lab.play("build", *signing), "image_build") == []
+        lab.shell(f"cd /root && COSIGN_PASSWORD={word} cosign generate-key-pair --output-key-prefix other")
+        refused = lab.shell(f"cosign verify --key /root/other.pub {verify} {REPOSITORY}@{digest} 2>&1 || echo refused")
+        assert refused.endswith("refused"), refused
+        lab.forget("bitnet/swarm-intelligence")
+        lab.play("build", *signing, timeout=3000)
+        assert lab.digest(f"{REPOSITORY}:{lab.tag('bitnet/swarm-intelligence')}") == digest
+    finally:
+        lab.shell("docker buildx rm users; pkill -x buildkitd; rm -f /root/.docker/cli-plugins/docker-buildx")
 
 
 @pytest.mark.full

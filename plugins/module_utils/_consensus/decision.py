@@ -18,7 +18,7 @@ import typing as t
 from . import statements
 from .comparison import comparison, lines
 from .freeze import Window, window_of
-from .signing import BadInput, Json, Keyring, Opened, Unreadable, open_envelope
+from .signing import BadInput, Json, Keyring, Opened, Unreadable, open_envelope, raw
 from .statements import PROMOTE, REFUSE, Approval, Verdict, printable, written
 
 ROLLBACK, UNDECIDED = "rollback", "undecided"
@@ -36,6 +36,7 @@ class Policy:
     model: str
     run: str
     began: datetime.datetime
+    oldest: datetime.datetime  # when a clock that is behind may have shown that it began
     deadline: datetime.datetime
     skew: datetime.timedelta
     vetoes: t.Mapping[str, bool]  # each environment, and whether its refusal alone decides
@@ -59,6 +60,16 @@ def _between(option: str, value: float, low: float, high: float) -> float:
     return value
 
 
+def _separate(keys: Keyring, approver_keys: Keyring) -> None:
+    environments = {raw(key): name for name, key in keys.keys}
+    for person, key in approver_keys.keys:
+        if raw(key) in environments:
+            raise BadInput(
+                f"approvers: {person} and environment {environments[raw(key)]} have a key in "
+                "common, so whoever judges there could approve it, too; make one key for each"
+            )
+
+
 def policy_of(params: t.Mapping[str, t.Any]) -> Policy:
     """Raises BadInput."""
     environments, approvers = params["environments"], params["approvers"]
@@ -80,23 +91,29 @@ def policy_of(params: t.Mapping[str, t.Any]) -> Policy:
             "promote_to: it is empty; approvals are for one environment, so name the one that is promoted to"
         )
     began = statements.time_of("began_at", params["began_at"])
+    skew = datetime.timedelta(seconds=_between("clock_skew", params["clock_skew"], 0, MOST_SKEW))
     try:
+        oldest = began - skew
         deadline = began + datetime.timedelta(seconds=_between("deadline", params["deadline"], 1, MOST_DEADLINE))
     except OverflowError as error:
         raise BadInput(f"began_at: {params['began_at']!r} is out of range") from error
+    keys = Keyring("environments", [(each["name"], each["keys"]) for each in environments])
+    approver_keys = Keyring("approvers", [(each["name"], each["keys"]) for each in approvers])
+    _separate(keys, approver_keys)
     return Policy(
         release=statements.release_name("release", params["release"]),
         model=statements.model_name("model", params["model"]),
         run=statements.run_name("run", params["run"]),
         began=began,
+        oldest=oldest,
         deadline=deadline,
-        skew=datetime.timedelta(seconds=_between("clock_skew", params["clock_skew"], 0, MOST_SKEW)),
+        skew=skew,
         vetoes={name: bool(each["veto"]) for name, each in sorted(zip(names, environments), key=lambda pair: pair[0])},
-        keys=Keyring("environments", [(each["name"], each["keys"]) for each in environments]),
+        keys=keys,
         quorum=params["quorum"],
         promote_to=statements.environment_name("promote_to", params["promote_to"]) if params["promote_to"] else "",
         approvals_required=params["approvals_required"],
-        approver_keys=Keyring("approvers", [(each["name"], each["keys"]) for each in approvers]),
+        approver_keys=approver_keys,
         windows=tuple(window_of(number, window) for number, window in enumerate(params["freeze_windows"], 1)),
     )
 
@@ -182,7 +199,7 @@ def _count_verdict(policy: Policy, statement: Json, now: datetime.datetime) -> V
         if told != wanted:
             raise _Ignored("replayed", f"it is of {what} {printable(told)}, this is {wanted}")
     made = written(verdict.made_at)
-    if verdict.made_at < policy.began - policy.skew:
+    if verdict.made_at < policy.oldest:
         raise _Ignored("replayed", f"it was made at {made}, before the run began at {written(policy.began)}")
     if verdict.made_at > policy.deadline:
         raise _Ignored("late", f"it was made at {made}, after the deadline {written(policy.deadline)}")
@@ -340,6 +357,12 @@ def _by_votes(policy: Policy, votes: t.Sequence[Vote], now: datetime.datetime) -
 def decide(
     policy: Policy, verdicts: t.Sequence[t.Any], approvals: t.Sequence[t.Any], now: datetime.datetime
 ) -> Decision:
+    """Raises BadInput if the run has not begun."""
+    if policy.began > now + policy.skew:
+        raise BadInput(
+            f"began_at: {written(policy.began)} is still to come, as it is {written(now)}; give the time at which the "
+            "run began, with its time zone, and compare the clocks"
+        )
     counted, ignored = _sift(
         "verdict", verdicts, policy.keys, "environment", lambda statement: _count_verdict(policy, statement, now)
     )

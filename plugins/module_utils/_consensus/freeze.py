@@ -53,6 +53,8 @@ def _bound(option: str, text: str) -> Bound:
         day, hour, minute = weekly.groups()
         return datetime.timedelta(days=WEEKDAYS.index(day), hours=int(hour), minutes=int(minute))
     try:
+        if ":" not in text:  # a day alone: as an end it may be meant to its end, and something would pass
+            raise ValueError("no time of the day")
         when = datetime.datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise BadInput(

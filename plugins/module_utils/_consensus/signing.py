@@ -16,7 +16,6 @@ passes for a verdict.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import dataclasses
 import hashlib
@@ -117,11 +116,13 @@ def public_line(key: Ed25519PrivateKey) -> str:
 def public_key(option: str, line: str) -> Ed25519PublicKey:
     key = None
     with contextlib.suppress(ValueError, TypeError, UnsupportedAlgorithm):
-        key = serialization.load_ssh_public_key(line.strip().encode())
+        [only] = line.strip().splitlines()
+        key = serialization.load_ssh_public_key(only.encode())
     if not isinstance(key, Ed25519PublicKey):
         raise BadInput(
-            f"{option}: {line[:80]!r} is no Ed25519 public key, as 'ssh-ed25519 AAAA...' is one; take public_key of "
-            "bitnet.devops.signing_key, or the .pub file of ssh-keygen -t ed25519"
+            # No more of it: it may be a private key that was put here by mistake.
+            f"{option}: {line[:20]!r} is no Ed25519 public key, as one line 'ssh-ed25519 AAAA...' is; take public_key "
+            "of bitnet.devops.signing_key, or the .pub file of ssh-keygen -t ed25519"
         )
     return key
 
@@ -179,6 +180,8 @@ def _message(kind: str, payload: bytes) -> bytes:
 
 
 def seal(kind: str, statement: t.Mapping[str, t.Any], key: Ed25519PrivateKey) -> Json:
+    if not _is_shallow(statement, MOST_DEPTH):
+        raise BadInput(f"a {kind} of more than {MOST_DEPTH} levels; give figures, not what they are made of")
     text = json.dumps(statement, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     # Half a surrogate pair, as of bytes that a command printed, would be read by nobody.
     payload = text.encode("utf-8", "replace")
@@ -200,8 +203,12 @@ def seal(kind: str, statement: t.Mapping[str, t.Any], key: Ed25519PrivateKey) ->
 
 
 def open_envelope(kind: str, envelope: t.Any, keyring: Keyring) -> Opened:
-    """What is in it and whose it is. Raises Unreadable."""
+    """What is in it, which may still be the text of JSON, and whose it is. Raises Unreadable."""
     try:
+        if isinstance(envelope, str):
+            if len(envelope) > MOST_BYTES * 2:
+                raise Unreadable(f"it is larger than {MOST_BYTES} bytes")
+            envelope = json.loads(envelope)
         if envelope["payloadType"] != _TYPE.format(kind):
             raise Unreadable(f"its payloadType is not {_TYPE.format(kind)}")
         if len(envelope["payload"]) > MOST_BYTES * 4 // 3 + 4:
@@ -209,7 +216,7 @@ def open_envelope(kind: str, envelope: t.Any, keyring: Keyring) -> Opened:
         payload = base64.b64decode(envelope["payload"], validate=True)
         [one] = envelope["signatures"]
         signature = base64.b64decode(one["sig"], validate=True)
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise Unreadable(
             "it is no envelope of one signature (payloadType, payload, signatures), as bitnet.devops.verdict makes it"
         ) from error

@@ -19,7 +19,9 @@ FAILURE_DOMAIN_LABEL = "io.bitnet.failure-domain"
 SWARM = "swarm"
 _BY_ROLE = {"manager": "swarm_managers", "worker": "swarm_workers"}
 _BUILDERS = "builders"
-_RESERVED = {"all", "ungrouped", SWARM, _BUILDERS}
+DRIFTED = "drifted"
+UNREACHABLE = "unreachable"
+RESERVED = {"all", "ungrouped", SWARM, _BUILDERS, DRIFTED, UNREACHABLE}
 _ROLES = {"swarm": {"manager", "worker", "builder"}, "kubernetes": {"control_plane", "worker", "builder"}}
 _CONNECTION = {
     "ansible_host": "address",
@@ -73,7 +75,7 @@ def problems_of(fleet: Json) -> t.Iterator[Problem]:
             yield Problem(cluster.path, "no node has the role 'manager', and a Swarm needs one")
         for name, node in cluster.nodes.items():
             path: list[str | int] = [*cluster.path, "nodes", name]
-            if name in _RESERVED:
+            if name in RESERVED:
                 yield Problem(path, f"{name!r} is the name of a group; choose another")
             if name in names:
                 yield Problem(path, f"there is a node {name!r} already, in the cluster {names[name][5]!r}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import ipaddress
 import re
 import typing as t
 import urllib.parse
@@ -15,14 +16,12 @@ from .._swarm import convergence
 from .._swarm.spec import OWNER, OWNER_LABEL
 from .._traffic.routing import ACTIVE, REPLICAS, SLOTS
 from . import declared
+from .declared import DRIFTED, UNREACHABLE
 from .listing import Json, Listing, group_name
 
-DRIFTED = "drifted"
-UNREACHABLE = "unreachable"
-
 _DEFAULT_SOCKET = "unix:///var/run/docker.sock"
-# A node says its own name: it must not be taken for the controller, or lead out of a folder.
-_HOST = re.compile(r"(?!localhost)[A-Za-z0-9][A-Za-z0-9._-]*")
+# A node says its own name: it must not be taken for the controller or a group, or lead out of a folder.
+_HOST = re.compile(r"(?!localhost|127\.)[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +44,10 @@ def listing_of(swarms: t.Sequence[Swarm], fleet: Json | None) -> Listing:
     listing.group(DRIFTED)
     listing.group(UNREACHABLE)
     clusters = {cluster.name: cluster.nodes for cluster in declared.clusters_of(fleet)} if fleet else {}
+    # How often each name is there: a host's variables are one node's, whichever Swarms answer today.
+    alike = collections.Counter(_hostname(node) for swarm in swarms for node in swarm.nodes)
+    for names_of in (*clusters.values(), names, declared.RESERVED):
+        alike.update({name: 2 for name in names_of})
     for swarm in swarms:
         group = listing.group(
             group_name("cluster", swarm.cluster), {"bitnet_cluster": swarm.cluster}, [group_name("platform", "swarm")]
@@ -54,17 +57,17 @@ def listing_of(swarms: t.Sequence[Swarm], fleet: Json | None) -> Listing:
             for name in nodes or [swarm.cluster]:
                 listing.host(name, {"bitnet_swarm_error": swarm.error}, [group, UNREACHABLE])
         else:
-            _add(listing, swarm, group, nodes, fleet is not None)
+            _add(listing, swarm, nodes, alike, fleet is not None)
     return listing
 
 
-def _add(listing: Listing, swarm: Swarm, group: str, nodes: dict[str, Json], compare: bool) -> None:
+def _add(listing: Listing, swarm: Swarm, nodes: dict[str, Json], alike: t.Mapping[str, int], compare: bool) -> None:
+    group = group_name("cluster", swarm.cluster)
     running = _tasks_by_node(swarm)
     declared_names = _declared_names(swarm.nodes, nodes)
-    alike = collections.Counter(map(_hostname, swarm.nodes))
     for node in swarm.nodes:
         declared_name = declared_names.get(node["ID"])
-        name = declared_name or _own_name(node, swarm, alike[_hostname(node)], listing)
+        name = declared_name or _own_name(node, swarm, alike)
         role, labels = node["Spec"]["Role"], node["Spec"].get("Labels") or {}
         arch = _platform(node).get("Architecture", "")
         groups = [group]
@@ -80,15 +83,15 @@ def _add(listing: Listing, swarm: Swarm, group: str, nodes: dict[str, Json], com
         groups += [group_name("service", task["service"]) for task in variables["bitnet_tasks"] if task["service"]]
         listing.host(name, variables, groups)
     there = set(declared_names.values())
-    for name in nodes:
-        if name not in there:
+    for name, wanted in nodes.items():
+        if name not in there and wanted["roles"] != ["builder"]:  # a builder alone is beside the Swarm
             listing.host(name, {"bitnet_drift": ["is not in the Swarm"]}, [DRIFTED])
     services = _services(swarm)
     listing.group(group, {"bitnet_services": services, "bitnet_slots": _slots(swarm.services, services)})
     for name, service in services.items():
         child = group_name("service", name)
         if service["slot"] and child in listing.groups:
-            listing.group(child, parents=[group_name(f"slot_{service['environment']}", service["slot"])])
+            listing.group(child, parents=[group_name("slot", f"{service['environment']}_{service['slot']}")])
 
 
 # ---------------------------------------------------------------------------- nodes
@@ -99,10 +102,16 @@ def _platform(node: Json) -> Json:
 
 
 def _address(node: Json) -> str:
-    address = str(node["Status"].get("Addr", ""))
-    if address in ("", "0.0.0.0"):  # noqa: S104 - nothing listens: a leader may say this of itself (moby/moby#35437)
-        address = str((node.get("ManagerStatus") or {}).get("Addr", "")).rpartition(":")[0].strip("[]")
-    return address
+    """Empty where it says none at which another machine reaches it, as a leader may of itself (moby/moby#35437)."""
+    as_manager = str((node.get("ManagerStatus") or {}).get("Addr", "")).rpartition(":")[0].strip("[]")
+    for text in (str(node["Status"].get("Addr", "")), as_manager):
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            continue
+        if not address.is_loopback and not address.is_unspecified:
+            return text
+    return ""
 
 
 def _document(node: Json) -> Json:
@@ -124,10 +133,13 @@ def _document(node: Json) -> Json:
 
 def _declared_names(live: t.Sequence[Json], nodes: dict[str, Json]) -> dict[str, str]:
     """The declared name of each live node: by its address, which is one node's, or else by its host name."""
-    by_address = {
-        node[key]: name for key in ("address", "advertise_address") for name, node in nodes.items() if key in node
-    }
-    by_hostname = {short: name for name in nodes for short in (name.partition(".")[0], name)}
+    by_address = {node.get("address", name): name for name, node in nodes.items()}
+    by_address.update({node["advertise_address"]: name for name, node in nodes.items() if "advertise_address" in node})
+    first = collections.Counter(name.partition(".")[0] for name in nodes)
+    by_hostname = {short: name for name in nodes if first[short := name.partition(".")[0]] == 1}
+    by_hostname.update({name: name for name in nodes})
+    # A node that left and joined anew is there twice, and its old entry is down for ever.
+    live = sorted(live, key=lambda node: node["Status"]["State"] != "ready")
     found: dict[str, str] = {}
     taken: set[str] = set()
     for key_of, names in ((_address, by_address), (_hostname, by_hostname)):
@@ -143,10 +155,10 @@ def _hostname(node: Json) -> str:
     return str(node.get("Description", {}).get("Hostname", ""))
 
 
-def _own_name(node: Json, swarm: Swarm, alike: int, listing: Listing) -> str:
+def _own_name(node: Json, swarm: Swarm, alike: t.Mapping[str, int]) -> str:
     """Its host name, unless that is another's, too, or none that a host could have here."""
     name = _hostname(node)
-    if alike == 1 and _HOST.fullmatch(name) and name not in listing.hosts and name not in listing.groups:
+    if alike[name] == 1 and _HOST.fullmatch(name):
         return name
     return f"{swarm.cluster}-{node['ID'][:12]}"
 
@@ -157,7 +169,9 @@ def _connection(node: Json, swarm: Swarm) -> Json:
     if where.scheme == "unix" and node["ID"] == swarm.node_id:
         local = {"ansible_connection": "local"}
         return local if swarm.docker_host == _DEFAULT_SOCKET else {**local, "bitnet_docker_host": swarm.docker_host}
-    variables: Json = {"ansible_host": _address(node)}
+    asked = where.hostname if node["ID"] == swarm.node_id else None
+    address = _address(node) or asked
+    variables: Json = {"ansible_host": address} if address else {}
     if where.scheme == "ssh" and where.username:
         variables["ansible_user"] = where.username
     if where.scheme == "ssh" and where.port:
@@ -171,9 +185,9 @@ def _drift(node: Json, wanted: Json) -> list[str]:
     role = node["Spec"]["Role"]
     if role in ("manager", "worker") and role not in wanted["roles"]:
         drift.append(f"is a {role}, which is not among its roles")
-    arch = declared.arch_of(wanted)
-    if arch and _platform(node).get("Architecture") != arch:
-        drift.append(f"is of the architecture {_platform(node).get('Architecture')!r}, declared is {arch!r}")
+    arch, found = declared.arch_of(wanted), _platform(node).get("Architecture", "")
+    if arch and found and found != arch:
+        drift.append(f"is of the architecture {found!r}, declared is {arch!r}")
     labels = node["Spec"].get("Labels") or {}
     for label, value in declared.labels_of(wanted).items():
         if labels.get(label) != value:

@@ -72,6 +72,8 @@ class _Compiler:
             allowed.add("minProperties")
         elif kind == "array":
             inner, allowed = self._array(schema), {"items", "minItems", "uniqueItems"}
+        elif kind == "integer":
+            inner, allowed = _number(schema), {"minimum", "maximum"}
         else:
             inner, allowed = _text(schema), {"pattern"} if kind == "string" else set()
         if keywords - allowed - {"type"}:
@@ -112,13 +114,17 @@ class _Compiler:
 
         def check(value: list[t.Any]) -> t.Sequence[Problem]:
             found: list[Problem] = []
+            there: list[t.Any] = []  # short where the items come from an enum
             for index, item in enumerate(value):
                 problems = item_check(item)
                 for problem in problems:
                     problem.path.insert(0, index)
                 found += problems
-                if unique and item in value[:index]:
-                    found.append(Problem([index], f"{shown(item)} is there twice"))
+                if unique and not problems:
+                    if item in there:
+                        found.append(Problem([index], f"{shown(item)} is there twice"))
+                    else:
+                        there.append(item)
             if len(value) < fewest:
                 found.append(Problem([], "is empty"))
             return found
@@ -144,6 +150,18 @@ def _text(schema: t.Mapping[str, t.Any]) -> Check | None:
 
     def check(value: str) -> t.Sequence[Problem]:
         return () if fits(value) else [Problem([], f"{shown(value)} is not of the form: {schema['description']}")]
+
+    return check
+
+
+def _number(schema: t.Mapping[str, t.Any]) -> Check | None:
+    if "minimum" not in schema:
+        return None
+
+    def check(value: int) -> t.Sequence[Problem]:
+        if schema["minimum"] <= value <= schema["maximum"]:
+            return ()
+        return [Problem([], f"{shown(value)} is not of the form: {schema['description']}")]
 
     return check
 

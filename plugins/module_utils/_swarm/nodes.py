@@ -61,6 +61,11 @@ def labels_of(node: Json) -> dict[str, str]:
     return dict(node["Spec"].get("Labels") or {})
 
 
+def hostname_of(node: Json) -> str:
+    """Empty as long as a node that got its certificate has not said who it is."""
+    return str(node["Description"].get("Hostname") or "")
+
+
 def with_labels(labels: t.Mapping[str, str], wanted: t.Mapping[str, str | None]) -> dict[str, str]:
     both = {**labels, **wanted}
     return {name: value for name, value in both.items() if value is not None}
@@ -71,7 +76,7 @@ def find(nodes: t.Sequence[Json], name: str) -> Json | None:
     for named in (
         [node for node in nodes if labels_of(node).get(NODE_LABEL) == name],
         [node for node in nodes if node["ID"] == name],
-        [node for node in nodes if node["Description"]["Hostname"] == name],
+        [node for node in nodes if hostname_of(node) == name],
     ):
         if len(named) == 1:
             return named[0]
@@ -85,22 +90,37 @@ def replaced(nodes: t.Sequence[Json], wanted: t.Iterable[Wanted]) -> list[tuple[
     """What is left of machines that have come back as another node."""
     ids = {want.name: want.id for want in wanted}
     names = ((labels_of(node).get(NODE_LABEL, ""), node) for node in nodes)
-    return [(name, node) for name, node in names if name in ids and node["ID"] != ids[name]]
+    return [(name, node) for name, node in names if name in ids and node["ID"] not in ids.values()]
 
 
 def plan(nodes: t.Sequence[Json], wanted: t.Sequence[Wanted], absent: t.Iterable[str], own_id: str) -> list[Step]:
     """The writes in their order: what margin the managers have grows before it shrinks, and who is asked goes last."""
     by_id = {node["ID"]: node for node in nodes}
+    called: dict[str, str] = {}
     for want in wanted:
         if want.id not in by_id:
             raise Refused(f"nodes: {want.name} has the id {want.id}, and the Swarm has no such node; correct the id")
-    named = ((name, find(nodes, name)) for name in absent)
+        if want.id in called:
+            raise Refused(
+                f"nodes: {called[want.id]} and {want.name} are the same node, {want.id}; leave one of them out. "
+                "No node was changed"
+            )
+        if want.name in called.values():
+            raise Refused(f"nodes: {want.name} is given twice, with different ids; rename one. No node was changed")
+        called[want.id] = want.name
+    named = ((name, find(nodes, name)) for name in absent if name)
     leaving = {node["ID"]: (name, node) for name, node in named if node}
     if own_id in leaving:
         raise Refused(
             f"absent: {leaving[own_id][0]} is the manager that was asked; only another one can remove it. "
-            "No node was changed"
+            "Make another node a manager first. No node was changed"
         )
+    for id, (name, _node) in leaving.items():
+        if id in called:
+            raise Refused(
+                f"absent: {name} is the node {called[id]}, which is to stay by nodes; take it out of one of them (the "
+                f"role does where its absent says {called[id]}). No node was changed"
+            )
     for name, node in replaced(nodes, wanted):
         if is_ready(node):
             raise Refused(
@@ -108,8 +128,7 @@ def plan(nodes: t.Sequence[Json], wanted: t.Sequence[Wanted], absent: t.Iterable
                 "If they are two hosts, rename one; if that one has just left, run again. No node was changed"
             )
         leaving[node["ID"]] = (name, node)
-    staying = [want for want in wanted if want.id not in leaving]
-    steps = [*_sets(by_id, staying), *_roles(by_id, staying), *_departures(leaving.values())]
+    steps = [*_sets(by_id, wanted), *_roles(by_id, wanted), *_departures(leaving.values())]
     steps.sort(key=lambda step: _turn(step, by_id[step.id], own_id))
     keep_quorum(nodes, steps)
     return steps
@@ -158,7 +177,7 @@ def _departures(leaving: t.Iterable[tuple[str, Json]]) -> t.Iterator[Step]:
 def keep_quorum(nodes: t.Sequence[Json], steps: t.Iterable[Step]) -> None:
     """Refuse steps after one of which fewer managers would live than must."""
     managers = {node["ID"]: is_live_manager(node) for node in nodes if node.get("ManagerStatus")}
-    names = {node["ID"]: labels_of(node).get(NODE_LABEL) or node["Description"]["Hostname"] for node in nodes}
+    names = {node["ID"]: labels_of(node).get(NODE_LABEL) or hostname_of(node) or node["ID"] for node in nodes}
     for step in steps:
         if step.kind == "promote":
             if not step.awaited:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
 
 from tests.unit import consensus_world
 from tests.unit import cpuinfo_texts as texts
@@ -49,7 +50,7 @@ GIVEN = {
     "keys": {
         "development": consensus_world.public("development"),
         "staging": "{{ signing.public_key }}",
-        "alice": "{{ signing.public_key }}",
+        "alice": consensus_world.public("alice"),
     },
     "verdicts": ["{{ said.verdict }}"],
     "approvals": ["{{ approved.approval }}"],
@@ -66,7 +67,14 @@ def outputs(tmp_path_factory):
     text = yaml.safe_dump(plays).replace("/var/tmp/cpuinfo-of-the-other-host", str(saved))
     signing = folder / "signing"
     text = text.replace("/var/lib/bitnet/environments/staging/signing", str(signing))
-    text = text.replace("~/.config/bitnet/approval-key", str(signing / "key"))
+    approving = folder / "approval-key"
+    approving.touch(0o600)
+    approving.write_bytes(
+        consensus_world.key("alice").private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+    )
+    text = text.replace("~/.config/bitnet/approval-key", str(approving))
     (folder / "play.yml").write_text(text)
     variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, **GIVEN}
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"one": {}, "two": {}}, "vars": variables}}))

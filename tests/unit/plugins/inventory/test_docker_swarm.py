@@ -198,6 +198,7 @@ ONE = {"cluster": "one", "docker_host": "unix:///x"}
             "it:3: swarms.0.tls: client_cert and client_k",
         ),
         ([], "it:2: swarms: is empty"),
+        ([{"cluster": "all", "docker_host": "unix:///x"}], "it:3: swarms.0.cluster: 'all' is the name of a group"),
     ],
 )
 def test_what_is_wrong_is_told_by_line_and_key(swarms, says):
@@ -205,8 +206,24 @@ def test_what_is_wrong_is_told_by_line_and_key(swarms, says):
     text = "\n".join(["plugin: bitnet.devops.docker_swarm", "swarms:", *items])
     rules = json.loads((SCHEMAS / "docker_swarm.schema.json").read_text())
     problems = list(schema.compiled(rules)(_document.read(text, "it")))
-    problems = problems or list(docker_swarm._problems_of(swarms, yaml.safe_load(FLEET)))
+    fleet = None if "group" in says else yaml.safe_load(FLEET)
+    problems = problems or list(docker_swarm._problems_of(swarms, fleet))
     assert str(_document.refusal(text, "it", problems)).startswith(says)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 10**20])
+def test_a_deadline_is_one(timeout):
+    rules = json.loads((SCHEMAS / "docker_swarm.schema.json").read_text())
+    (problem,) = schema.compiled(rules)({"plugin": "bitnet.devops.docker_swarm", "swarms": [ONE], "timeout": timeout})
+    assert problem.path == ["timeout"]
+
+
+def test_certificates_lie_beside_the_file_that_names_them():
+    tls = {"ca_path": "tls/ca.pem", "client_cert": "/etc/it.pem", "client_key": "~/it.key"}
+    (found,) = docker_swarm._resolved([{**ONE, "tls": tls}], Path("/inventories"))
+    key = str(Path.home() / "it.key")
+    assert found["tls"] == {"ca_path": "/inventories/tls/ca.pem", "client_cert": "/etc/it.pem", "client_key": key}
+    assert docker_swarm._resolved([ONE], Path("/inventories")) == [ONE]
 
 
 @pytest.mark.parametrize(

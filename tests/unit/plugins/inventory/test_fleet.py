@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.bitnet.devops.plugins.inventory import docker_swarm, fleet
 from ansible_collections.bitnet.devops.plugins.plugin_utils._inventory import SCHEMAS
 
@@ -133,6 +134,20 @@ def test_a_cache_is_used_until_the_file_changes(ansible):
     kept.write_text(kept.read_text().replace("10.0.0.1", "10.0.0.7"))
     assert listed(ansible, **cached).hosts["m1"]["ansible_host"] == "10.0.0.7", "the cache was not asked"
     assert listed(ansible, FLEET.replace("10.0.0.1", "10.0.0.8"), **cached).hosts["m1"]["ansible_host"] == "10.0.0.8"
+
+
+def test_what_a_vault_kept_no_cache_has(ansible):
+    (ansible.folder / "password").write_text("it")
+    vault = VaultLib([("default", VaultSecret(b"it"))])
+    cached = {
+        "ANSIBLE_INVENTORY_CACHE": "1",
+        "ANSIBLE_INVENTORY_CACHE_PLUGIN": "ansible.builtin.jsonfile",
+        "ANSIBLE_INVENTORY_CACHE_CONNECTION": str(ansible.folder / "cache"),
+        "ANSIBLE_VAULT_PASSWORD_FILE": "password",
+    }
+    found = listed(ansible, vault.encrypt(FLEET).decode(), **cached)
+    assert found.hosts["m1"]["ansible_host"] == "10.0.0.1"
+    assert not (ansible.folder / "cache").exists()
 
 
 @pytest.mark.parametrize("plugin", [fleet, docker_swarm])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -16,6 +17,7 @@ import pytest
 from ansible_collections.bitnet.devops.plugins.module_utils._consensus import signing
 from ansible_collections.bitnet.devops.plugins.module_utils._consensus.decision import decide, policy_of
 from ansible_collections.bitnet.devops.plugins.module_utils._consensus.signing import BadInput
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -206,6 +208,38 @@ def test_no_rubbish_breaks_it(case, rubbish, more):
     decided = case.decided(rubbish, envelope)
     assert (decided.outcome, decided.votes) == (alone.outcome, alone.votes)
     assert {"unreadable"} == {each.reason for each in decided.ignored} - {each.reason for each in alone.ignored}
+
+
+def test_envelopes_count_as_text_too():
+    """So that what lies in an environment is parsed here only, where it can do no harm."""
+    people = [{"name": "alice", "keys": [world.public("alice")]}]
+    policy = world.policy({"staging": False}, 1, approvers=people, approvals_required=1)
+    said, approved = json.dumps(world.verdict("staging"), indent=1), json.dumps(world.approval("alice"))
+    decided = decide(policy, [said, world.verdict("staging")], [approved], SOON)
+    assert decided.outcome == "promote"
+    assert [each.reason for each in decided.ignored] == ["duplicate"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no envelope"),
+        ("rubbish", "no envelope"),
+        ("null", "no envelope"),
+        ('"text"', "no envelope"),
+        ("[" * 100000, "no envelope"),
+        ('{"a":' * 100000, "no envelope"),
+        ("9" * 10000, "no envelope"),
+        ('"\\ud800"', "no envelope"),
+        (" " * 1000000, "larger than 262144 bytes"),
+    ],
+)
+def test_a_text_that_is_no_envelope_does_no_harm(text, says):
+    decided = decide(world.policy({"staging": False}, 1), [text, world.verdict("staging")], [], SOON)
+    assert decided.outcome == "promote"
+    [ignored] = decided.ignored
+    assert ignored.reason == "unreadable"
+    assert says in ignored.explanation
 
 
 @UNTIMED
@@ -427,6 +461,7 @@ def test_what_waits_for_approval_outlives_the_deadline():
         ({"began_at": "yesterday"}, "began_at: 'yesterday' is no time"),
         ({"began_at": "9999-12-31T23:00:00Z", "deadline": 86400.0}, "is out of range"),
         ({"began_at": "0001-01-01T00:00:00+12:00"}, "out of range"),
+        ({"began_at": "0001-01-01T00:00:00Z"}, "out of range"),
         ({"deadline": 0.0}, "deadline: 0 is not between 1 and"),
         ({"deadline": float("nan")}, "deadline: nan is not between"),
         ({"clock_skew": -1.0}, "clock_skew: -1 is not between"),
@@ -449,6 +484,42 @@ def test_names_and_keys_are_one_environments_only():
     options["environments"][-1] = {"name": "dev", "keys": [world.public("development") + " again"], "veto": False}
     with pytest.raises(BadInput, match="development and dev have the same key 'ssh-ed25519 "):
         policy_of(options)
+
+
+def test_who_judges_with_a_key_does_not_approve_with_it():
+    """Else whoever is root in an environment approves what that environment judged."""
+    people = [{"name": "alice", "keys": [world.public("alice"), world.public("staging") + " alice@staging"]}]
+    with pytest.raises(BadInput, match="approvers: alice and environment staging have a key in common"):
+        world.policy(THREE, 2, approvers=people)
+
+
+def test_an_entry_of_keys_is_one_key():
+    """OpenSSH's format would take the first line and be silent about the rest."""
+    options = world.params({"staging": False}, 1)
+    options["environments"][0]["keys"] = [world.public("staging") + "\n" + world.public("staging, new") + "\n"]
+    with pytest.raises(BadInput, match=r"environments: a key of staging: .* is no Ed25519 public key"):
+        policy_of(options)
+    options["environments"][0]["keys"] = [world.public("staging") + "\n"]
+    assert policy_of(options)
+
+
+def test_a_private_key_in_the_place_of_a_public_one_is_not_shown():
+    secret = world.key("staging").private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    options = world.params({"staging": False}, 1)
+    options["environments"][0]["keys"] = [secret.decode()]
+    with pytest.raises(BadInput) as refused:
+        policy_of(options)
+    assert "'-----BEGIN PRIVATE K' is no Ed25519 public key" in str(refused.value)
+    assert secret.decode().splitlines()[1][:8] not in str(refused.value)
+
+
+def test_a_run_that_begins_later_is_not_blamed_on_the_verdicts():
+    for began, refused in ((SOON + SKEW, False), (SOON + SKEW + datetime.timedelta(seconds=1), True)):
+        policy = world.policy({"staging": False}, 1, began_at=began.isoformat())
+        with pytest.raises(BadInput, match=r"began_at: .* is still to come") if refused else contextlib.nullcontext():
+            decide(policy, [world.verdict("staging")], [], SOON)
 
 
 def test_an_approval_needs_to_say_for_where():

@@ -85,8 +85,8 @@ def test_a_time_that_is_not_there_makes_the_window_longer():
     assert until(missing, "2026-03-29 00:30") == "2026-03-29 01:45"
 
 
-def test_dates_as_yaml_gives_them():
-    assert until({**HOLIDAYS, "from": "2026-12-23", "until": "2026-12-24T00:00:00"}, "2026-12-23 12:00")
+def test_times_as_yaml_gives_them():
+    assert until({**HOLIDAYS, "from": "2026-12-23 00:00:00", "until": "2026-12-24T00:00:00"}, "2026-12-23 12:00")
 
 
 WEEKLY = st.builds(
@@ -118,6 +118,9 @@ def test_a_weekly_window_and_its_complement_share_the_week(start, end, moment):
         ({"from": "fri 16:00"}, "must both be dates or both weekly"),
         ({"from": "fri 16:00", "until": "fri 16:00"}, "until 'fri 16:00' does not come after from 'fri 16:00'"),
         ({"until": "2026-12-01 08:00"}, "does not come after"),
+        # Whoever writes a day as the end may mean all of it, and something would pass then.
+        ({"until": "2026-12-26"}, "(holidays), until: '2026-12-26' is neither a date and time, as 2026-12-23 18:00"),
+        ({"from": "2026-12-23"}, "(holidays), from: '2026-12-23' is neither a date and time"),
         ({"from": "fri 24:00"}, "neither a date"),
         ({"until": "2027-01-02T08:00+01:00"}, "has an offset, but its zone is named by timezone"),
         ({"until": "9999-12-31 23:59"}, "the year 9999 is out of range"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import time
 from pathlib import Path
 
 import jsonschema
@@ -120,6 +121,8 @@ def test_some_clusters_come_with_the_variants_of_all():
         ("roles: [worker]", "roles: []", r"it.fleet.yml:17: .*roles: is empty"),
         ("roles: [worker]", "roles: [worker, worker]", r"roles\.1: 'worker' is there twice"),
         ("port: 2222", "port: '2222'", r"it.fleet.yml:17: .*w1\.port: '2222' is not a whole number"),
+        ("port: 2222", "port: 0", r"w1\.port: 0 is not of the form: the port that Ansible connects to, 1 to 65535"),
+        ("port: 2222", "port: 65536", r"w1\.port: 65536 is not of the form"),
         ("port: 2222", "port: true", r"w1\.port: True is not a whole number"),
         ("x86-64-v4-vnni", "x86-64-v4-vni", "it.fleet.yml:15: .*did you mean 'x86-64-v4-vnni'"),
         ("labels: {disk: nvme}", "labels: {disk: 5}", r"labels\.disk: 5 is not text"),
@@ -130,6 +133,7 @@ def test_some_clusters_come_with_the_variants_of_all():
         ("address: 10.0.0.1", "address: -oProxyCommand=x", "'-oProxyCommand=x' is not of the form: an address"),
         ("m1:", "'-m1':", "'-m1' is not of the form"),
         ("m1:", "builders:", "it.fleet.yml:12: .*'builders' is the name of a group"),
+        ("m1:", "drifted:", "it.fleet.yml:12: .*'drifted' is the name of a group"),
         ("k1:", "m1:", r"it.fleet.yml:23: .*k8s\.nodes\.m1: there is a node 'm1' already, in the cluster 'use1-a'"),
         ("k8s:", "use1-a:", "it.fleet.yml:20: .*there is a cluster 'use1-a' already, in region 'us-east-1'"),
         ("[manager, builder]", "[builder]", "it.fleet.yml:8: .*no node has the role 'manager'"),
@@ -212,3 +216,14 @@ def test_names_of_nodes_are_looked_up_and_not_compared_with_each_other():
     fleet["environments"]["production"]["regions"]["us-east-1"]["clusters"]["use1-a"]["nodes"] = nodes
     assert not list(declared.problems_of(fleet))
     assert len(declared.listing_of(fleet).hosts) == 50_001
+
+
+@pytest.mark.parametrize(
+    "roles",
+    ["[" + "worker, " * 100_000 + "]", "[" + ", ".join(map(str, range(100_000))) + "]"],
+    ids=["alike", "different"],
+)
+def test_a_megabyte_of_items_that_should_be_different_ends_soon(roles):
+    began = time.process_time()
+    assert refused(TEXT.replace("[worker]", roles))
+    assert time.process_time() - began < 15

@@ -107,10 +107,47 @@ def test_an_address_is_one_nodes_and_a_host_name_may_be_many():
 
 
 @pytest.mark.parametrize(
-    "name", ["localhost", "localhost.localdomain", "../../etc/x", "-oProxyCommand=x", "", "a b", "{{ 7 * 7 }}", "swarm"]
-)
+    "name",
+    ["localhost", "localhost.localdomain", "../../etc/x", "-oProxyCommand=x", "", "a b", "{{ 7 * 7 }}", "swarm",
+     "all", "ungrouped", "drifted", "127.0.0.1", "service_web", "two"],
+)  # fmt: skip
 def test_a_node_may_not_choose_any_name(name):
-    assert set(listed(node(name, id="abcdefghijklmnop")).hosts) == {"one-abcdefghijkl"}
+    one = live.Swarm("one", "unix:///it.sock", nodes=[node(name, id="abcdefghijklmnop")])
+    two = live.Swarm("two", "unix:///it.sock", "no Docker answers")
+    listing = live.listing_of([one, two], None)
+    assert set(listing.hosts) == {"one-abcdefghijkl", "two"}
+    assert "bitnet_swarm_error" not in listing.hosts["one-abcdefghijkl"]["vars"]
+
+
+def test_a_name_is_one_hosts_in_all_swarms_and_in_the_whole_fleet():
+    """Neither which Swarm is asked first nor which one is asked at all decides whose variables a node gets."""
+    one = live.Swarm("one", "unix:///it.sock", nodes=[node("box", id="1" * 25), node("m2", id="2" * 25)])
+    two = live.Swarm("two", "unix:///it.sock", nodes=[node("box", id="3" * 25)])
+    assert set(live.listing_of([one, two], None).hosts) == {"one-111111111111", "m2", "two-333333333333"}
+    elsewhere = {"platform": "swarm", "nodes": {"m2": {"roles": ["manager"], "address": "10.9.9.9"}}}
+    found = live.listing_of([one], fleet({"box": {"roles": ["worker"]}}, three=elsewhere))
+    assert set(found.hosts) == {"box", "one-222222222222"}
+
+
+@pytest.mark.parametrize(
+    ("addr", "manager_addr", "expected"),
+    [
+        ("127.0.0.1", "10.0.0.1:2377", "10.0.0.1"),
+        ("127.0.0.1", "127.0.0.1:2377", None),
+        ("0.0.0.0", "[fd00::1]:2377", "fd00::1"),
+        ("::1", "", None),
+        ("", "", None),
+        ("-oProxyCommand=x", "", None),
+    ],
+)
+def test_an_address_that_is_none_or_the_controllers_is_left_out(addr, manager_addr, expected):
+    m1 = node("m1", "manager", addr=addr)
+    m1["ManagerStatus"]["Addr"] = manager_addr
+    listing = listed(m1, docker_host="tcp://10.0.0.7:2376", node_id="another")
+    assert listing.hosts["m1"]["vars"].get("ansible_host") == expected
+    assert listing.hosts["m1"]["vars"]["bitnet_node"]["address"] == (expected or "")
+    asked = listed(m1, docker_host="tcp://10.0.0.7:2376", node_id="id-of-m1")
+    assert asked.hosts["m1"]["vars"]["ansible_host"] == (expected or "10.0.0.7")
 
 
 @pytest.mark.parametrize(
@@ -127,14 +164,46 @@ def test_a_node_may_not_choose_any_name(name):
             {"m1": ["has '' as label io.bitnet.variant, declared is 'x86-64-v3'"]},
         ),
         ([M1, node("w1", labels={"more": "x"})], {}),
+        ([M1, node("w1", state="unknown", arch="")], {"w1": ["is unknown"]}),
     ],
-    ids=["none", "missing", "foreign", "role", "architecture", "down", "label", "more labels"],
+    ids=["none", "missing", "foreign", "role", "architecture", "down", "label", "more labels", "not yet known"],
 )
 def test_drift(nodes, drift):
     listing = listed(*nodes, declared=DECLARED)
     assert members(listing, "drifted") == set(drift)
     found = {name: host["vars"].get("bitnet_drift") for name, host in listing.hosts.items()}
     assert {name: reasons for name, reasons in found.items() if reasons} == drift
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_node_that_joined_anew_is_not_its_old_entry(turn):
+    old, new = node("w1", id="a" * 25, state="down", addr="10.0.0.2"), node("w1", id="b" * 25, addr="10.0.0.2")
+    listing = listed(M1, *[old, new][::turn], declared=DECLARED)
+    assert listing.hosts["w1"]["vars"]["bitnet_node"]["id"] == new["ID"]
+    assert members(listing, "drifted") == {"one-aaaaaaaaaaaa"}
+
+
+def test_a_builder_is_not_expected_in_the_swarm():
+    listing = listed(M1, W1, declared={**DECLARED, "b1": {"roles": ["builder"]}})
+    assert not members(listing, "drifted")
+
+
+def test_a_node_without_an_address_is_reached_and_known_by_its_name():
+    listing = listed(M1, W1, declared={"m1": DECLARED["m1"], "10.0.0.2": {"roles": ["worker"]}})
+    assert set(listing.hosts) == {"m1", "10.0.0.2"}
+    assert not members(listing, "drifted")
+
+
+def test_the_first_part_of_a_name_is_a_host_name_where_it_is_one_nodes():
+    worker = {"roles": ["worker"]}
+    found = listed(node("a"), node("b"), node("c"), declared={"a": worker, "a.x": worker, "b.x": worker})
+    assert {name: host["vars"].get("bitnet_drift") for name, host in found.hosts.items()} == {
+        "a": None,
+        "a.x": ["is not in the Swarm"],
+        "b.x": None,
+        "c": ["is not declared"],
+    }
+    assert members(listed(node("a"), declared={"a.x": worker, "a.y": worker}), "drifted") == {"a", "a.x", "a.y"}
 
 
 def labels(slot, release):
@@ -182,6 +251,12 @@ def test_services_tasks_and_slots():
     assert members(listing, "service_bitnet_production_edge") == {"m1"}
     assert listing.groups["slot_production_blue"]["children"] == ["service_bitnet_production_blue"]
     assert "slot_production_green" not in listing.groups
+
+
+def test_what_a_label_says_is_made_a_name_of_a_group():
+    blue = service("it", 1, {**labels("blue", "r1"), "io.bitnet.environment": "a b"})
+    listing = listed(M1, services=[blue], tasks=[task(blue, M1)])
+    assert listing.groups["slot_a_b_blue"]["children"] == ["service_it"]
 
 
 def test_a_swarm_that_says_nothing_has_its_reason_on_its_hosts():

@@ -80,6 +80,21 @@ def test_what_a_new_cluster_remembers_of_a_manager_is_removed_as_it_is():
     assert said(plan(there, [want("b", "manager", id="id-new")], [], "id-a")) == ["promote b", "remove b"]
 
 
+def test_a_node_that_took_the_name_of_another_which_is_wanted_too_removes_nothing():
+    there = [node("a"), {**node("new", "worker"), "ID": "id-new"}, node("b", "worker", lives=False)]
+    steps = plan(there, [want("b", id="id-new"), want("c", id="id-b")], [], "id-a")
+    assert [(step.kind, step.id) for step in steps] == [("set", "id-new"), ("set", "id-b")]
+
+
+def test_a_node_that_has_not_said_who_it_is_is_no_obstacle():
+    """As one is that got its certificate and has not reached a manager since."""
+    nameless = node("x", "worker", lives=False)
+    nameless["Spec"]["Labels"], nameless["Description"] = {}, {}
+    there = [node("a"), node("b"), nameless]
+    assert said(plan(there, [want("b", "worker")], [], "id-a")) == ["demote b"]
+    assert said(plan(there, [], ["id-x", "nobody", ""], "id-a")) == ["remove id-x"]
+
+
 @pytest.mark.parametrize(
     ("there", "wanted", "absent", "message"),
     [
@@ -96,6 +111,9 @@ def test_what_a_new_cluster_remembers_of_a_manager_is_removed_as_it_is():
         ([node("a"), node("b")], [], ["a"], "absent: a is the manager that was asked"),
         ([node("a"), node("b")], [want("b", id="id-a")], [], "two nodes are called b and ready"),
         ([node("a"), {**node("b"), "ID": "id-2"}, node("b")], [], ["b"], "absent: 'b' are 2 nodes"),
+        ([node("a"), node("b")], [want("b"), want("c", id="id-b")], [], "b and c are the same node, id-b"),
+        ([node("a"), node("b")], [want("b"), want("b", id="id-a")], [], "b is given twice, with different ids"),
+        ([node("a"), node("b")], [want("b")], ["host-b"], "absent: host-b is the node b, which is to stay by nodes"),
     ],
 )
 def test_what_must_not_be_done_is_refused(there, wanted, absent, message):

@@ -46,6 +46,13 @@ def key_file(tmp_path, run):
     return str(path)
 
 
+@pytest.fixture
+def approver_key_file(tmp_path, run):
+    path = tmp_path / "approver-key"
+    run(signing_key, path=str(path))
+    return str(path)
+
+
 # ---------------------------------------------------------------------------- signing_key
 
 
@@ -158,6 +165,7 @@ def test_check_mode_signs_nothing(run, key_file):
         ({"gates": [{"verdict": "pass"}]}, "It says name None, verdict 'pass'"),
         ({"gates": [{**world.GOOD_GATE, "required": "no"}]}, "has required 'no'; give true or false"),
         ({"figures": {"text": "x" * 300000}}, "larger than 262144; give figures"),
+        ({"figures": json.loads('{"a":' * 30 + "1" + "}" * 30)}, "a verdict of more than 20 levels; give figures"),
         ({"key_file": "/nowhere/key"}, "key_file: /nowhere/key cannot be read (No such file"),
     ],
 )
@@ -182,21 +190,20 @@ def test_text_that_is_half_a_surrogate_pair_still_makes_a_verdict():
 
 
 @pytest.fixture
-def question(run, key_file):
-    """The options, for the environment and the approver of this key, and a run that began just now."""
+def question(run, key_file, approver_key_file):
+    """The options, for the environment and the approver of these keys, and a run that began just now."""
     began = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(minutes=1)
     options = world.params({"staging": True}, 1, began_at=began.isoformat(), approvals_required=1)
-    line = run(signing_key, path=key_file)["public_key"]
-    options["environments"][0]["keys"] = [line]
-    options["approvers"] = [{"name": "alice", "keys": [line]}]
+    options["environments"][0]["keys"] = [run(signing_key, path=key_file)["public_key"]]
+    options["approvers"] = [{"name": "alice", "keys": [run(signing_key, path=approver_key_file)["public_key"]]}]
     return options
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_from_key_to_decision(run, question, key_file, check):
+def test_from_key_to_decision(run, question, key_file, approver_key_file, check):
     said = run(verdict, **SAYS, key_file=key_file)["verdict"]
-    allows = {"approver": "alice", "release": world.RELEASE, "environment": "production", "key_file": key_file}
-    approved = run(approval, **allows)["approval"]
+    allows = {"approver": "alice", "release": world.RELEASE, "environment": "production"}
+    approved = run(approval, **allows, key_file=approver_key_file)["approval"]
     assert run(consensus, check, **question)["outcome"] == "undecided"
     assert run(consensus, check, **question, verdicts=[said])["waiting_for"] == ["approvals"]
     decided = run(consensus, check, **question, verdicts=[said, "rubbish", None, 7], approvals=[approved])
@@ -204,7 +211,7 @@ def test_from_key_to_decision(run, question, key_file, check):
     assert decided["comparison"]["bindings"]["staging"]["binding"] == {"threads": 4}
     assert [each["reason"] for each in decided["ignored"]] == ["unreadable"] * 3
     assert [each["approver"] for each in decided["approvals"]] == ["alice"]
-    always = {"name": "always", "from": "2020-01-01", "until": "2999-01-01", "timezone": "UTC"}
+    always = {"name": "always", "from": "2020-01-01 00:00", "until": "2999-01-01 00:00", "timezone": "UTC"}
     decided = run(consensus, check, **{**question, "freeze_windows": [always]}, verdicts=[said], approvals=[approved])
     assert (decided["outcome"], decided["waiting_for"]) == ("undecided", ["the end of a freeze"])
     assert decided["frozen"] == [{"name": "always", "until": "2999-01-01T00:00:00.000000Z"}]
@@ -212,6 +219,8 @@ def test_from_key_to_decision(run, question, key_file, check):
 
 def test_bad_options_of_the_consensus_are_refused(run, question):
     assert "quorum: 2 is not between 1 and 1" in run(consensus, **{**question, "quorum": 2})["msg"]
+    future = {**question, "began_at": "2999-01-01T00:00:00Z"}
+    assert "began_at: 2999-01-01T00:00:00.000000Z is still to come" in run(consensus, **future)["msg"]
 
 
 @pytest.mark.parametrize("module", [approval, consensus, signing_key, verdict])

@@ -61,6 +61,8 @@ def test_scalars(text, value):
         ("a: 1\n---\nb: 2\n", "it:2: a second document begins"),
         ("a: [1\nb: 2\n", "it:2: is no YAML"),
         ("a: 1\n\tb: 2\n", "it:2: is no YAML"),
+        ("a: 1\nb: 0x_\n", "it:2: is no YAML"),
+        ("a: 1\nb: " + "9" * 5000, "it:2: is no YAML"),
         ("a: \x00\n", "it: is no YAML: .*special characters are not allowed|it: is no YAML: .*control characters"),
     ],
 )

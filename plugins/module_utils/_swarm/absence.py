@@ -13,7 +13,7 @@ import typing as t
 from .._traffic.operation import operation_from
 from .._traffic.routing import ACTIVE, OPERATION, SHARE, BadRecord
 from .convergence import Json, has_ended, is_running, takes, tasks_wanted
-from .nodes import NODE_LABEL, is_live_manager, is_ready, labels_of, quorum
+from .nodes import NODE_LABEL, hostname_of, is_live_manager, is_ready, labels_of, quorum
 from .spec import OWNER, OWNER_LABEL
 
 # On a node that was drained for an upgrade: the availability to which it returns.
@@ -44,7 +44,7 @@ class Swarm:
 
 
 def name_of(node: Json) -> str:
-    return labels_of(node).get(NODE_LABEL) or str(node["Description"]["Hostname"])
+    return labels_of(node).get(NODE_LABEL) or hostname_of(node) or str(node["ID"])
 
 
 def turn(node: Json) -> int:

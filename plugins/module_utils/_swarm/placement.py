@@ -17,7 +17,7 @@ from .._kernels.catalogue import VARIANTS, Variant, choose, platform
 from .._kernels.errors import KernelError
 from .._kernels.fleet import platform_of
 from .convergence import Json, matches, of_platform
-from .nodes import NODE_LABEL, labels_of
+from .nodes import NODE_LABEL, hostname_of, labels_of
 from .plan import Refused
 
 SLOTS_LABEL = "io.bitnet.slots"
@@ -90,7 +90,7 @@ def place(
 def judge(nodes: t.Sequence[Json], placement: Placement) -> Verdict:
     fitting, excluded, unavailable = [], {}, {}
     for node in nodes:
-        name = labels_of(node).get(NODE_LABEL) or node["Description"]["Hostname"]
+        name = labels_of(node).get(NODE_LABEL) or hostname_of(node) or node["ID"]
         if why := _kept_out(node, placement):
             excluded[name] = why
         elif why := _away(node):

@@ -10,7 +10,10 @@ cd "$(dirname "$0")/.."
 
 only=(-m 'not full' tests/integration)
 scenarios=(docker_engine swarm_cluster image_build swarm_rollout traffic teardown)
-[ "${1:-}" != --full ] || only=(tests/integration tests/unit/roles)
+if [ "${1:-}" = --full ]; then
+    only=(tests/integration tests/unit/roles)
+    scenarios+=(swarm_upgrade)
+fi
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 finish() {

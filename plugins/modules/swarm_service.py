@@ -197,6 +197,11 @@ options:
     description: Placement constraints, as in V(node.labels.zone==a).
     type: list
     elements: str
+  platforms:
+    description: Platforms that a node may have, as in V(linux/amd64). Left out, any will do.
+    type: list
+    elements: str
+    version_added: 0.2.0
   preferences:
     description: Node labels over whose values the tasks are spread, as in V(node.labels.zone).
     type: list
@@ -519,6 +524,7 @@ def argument_spec() -> dict[str, t.Any]:
         "limits": {"type": "dict", "options": _resources()},
         "reservations": {"type": "dict", "options": _resources()},
         "constraints": strings,
+        "platforms": strings,
         "preferences": strings,
         "max_replicas_per_node": {"type": "int", "default": 0},
         "restart_policy": {

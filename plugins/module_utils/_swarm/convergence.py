@@ -16,6 +16,7 @@ _ENDED = {"complete", "shutdown", "failed", "rejected", "remove", "orphaned"}
 _FAILED = {"failed", "rejected"}
 _UNDONE = {"rollback_started", "rollback_paused", "rollback_completed"}
 _CONSTRAINT = re.compile(r"\s*([\w.:/-]+)\s*(==|!=)\s*(.*?)\s*")
+_SAME = {"x86_64": "amd64", "aarch64": "arm64"}  # as Swarm compares architectures
 
 Json = t.Mapping[str, t.Any]
 
@@ -56,16 +57,29 @@ def matches(node: Json, constraint: str) -> bool:
     return (actual.lower() == value.lower()) == (operator == "==")
 
 
+def of_platform(node: Json, platforms: t.Collection[str]) -> bool:
+    """Is this node of one of the platforms, as in linux/amd64? Without any, every node is."""
+    found = node.get("Description", {}).get("Platform") or {}
+    architecture = found.get("Architecture", "")
+    return not platforms or f"{found.get('OS', '')}/{_SAME.get(architecture, architecture)}" in platforms
+
+
+def takes(node: Json, spec: Json) -> bool:
+    """May tasks of the service run on this node now?"""
+    placement = spec["TaskTemplate"].get("Placement") or {}
+    platforms = [f"{each.get('OS', '')}/{each['Architecture']}" for each in placement.get("Platforms") or []]
+    return (
+        node["Status"]["State"] == "ready"
+        and node["Spec"]["Availability"] == "active"
+        and of_platform(node, platforms)
+        and all(matches(node, constraint) for constraint in placement.get("Constraints") or [])
+    )
+
+
 def tasks_wanted(spec: Json, nodes: t.Iterable[Json]) -> int:
     if "Replicated" in spec["Mode"]:
         return int(spec["Mode"]["Replicated"].get("Replicas", 0))
-    constraints = spec["TaskTemplate"].get("Placement", {}).get("Constraints") or []
-    return sum(
-        node["Status"]["State"] == "ready"
-        and node["Spec"]["Availability"] == "active"
-        and all(matches(node, constraint) for constraint in constraints)
-        for node in nodes
-    )
+    return sum(takes(node, spec) for node in nodes)
 
 
 def is_current(task: Json, spec: Json) -> bool:

@@ -11,6 +11,7 @@ no field covers is collected in the field `other`, so that no drift stays unseen
 from __future__ import annotations
 
 import copy
+import re
 import typing as t
 
 from .units import duration, nanoseconds, size
@@ -94,7 +95,8 @@ def from_options(options: t.Mapping[str, t.Any]) -> Fields:
         "networks": sorted(options["networks"] or []),
         "limits": _wanted_resources("limits", options["limits"]),
         "reservations": _wanted_resources("reservations", options["reservations"]),
-        "constraints": sorted("".join(rule.split()) for rule in options["constraints"] or []),
+        "constraints": sorted(map(_rule, options["constraints"] or [])),
+        "platforms": sorted(options["platforms"] or []),
         "preferences": list(options["preferences"] or []),
         "max_replicas_per_node": options["max_replicas_per_node"] or 0,
         "restart_policy": _with_durations("restart_policy", _RESTART, options["restart_policy"], "delay", "window"),
@@ -109,6 +111,10 @@ def from_options(options: t.Mapping[str, t.Any]) -> Fields:
         "publish": sorted((_present(port) for port in options["publish"] or []), key=_port_key),
         "other": {},
     }
+
+
+def _rule(constraint: str) -> str:
+    return re.sub(r"\s*([=!]=)\s*", r"\1", constraint.strip())
 
 
 def _wanted_mount(mount: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -247,7 +253,11 @@ def from_spec(spec: t.Mapping[str, t.Any], network_names: t.Mapping[str, str]) -
         "networks": sorted(network_names.get(network["Target"], network["Target"]) for network in networks),
         "limits": _found_resources(rest, task + "Resources.Limits."),
         "reservations": _found_resources(rest, task + "Resources.Reservations."),
-        "constraints": sorted("".join(rule.split()) for rule in rest.take(task + "Placement.Constraints", [])),
+        "constraints": sorted(map(_rule, rest.take(task + "Placement.Constraints", []))),
+        "platforms": sorted(
+            f"{each.get('OS', '')}/{each.get('Architecture', '')}"
+            for each in rest.take(task + "Placement.Platforms", [])
+        ),
         "preferences": [wish["Spread"]["SpreadDescriptor"] for wish in rest.take(task + "Placement.Preferences", [])],
         "max_replicas_per_node": rest.take(task + "Placement.MaxReplicas", 0),
         "restart_policy": {
@@ -390,6 +400,7 @@ def to_spec(name: str, fields: Fields, ids: Ids, force_update: int = 0) -> dict[
         },
         "Placement": {
             "Constraints": fields["constraints"],
+            "Platforms": list(map(_spec_platform, fields["platforms"])),
             "Preferences": [{"Spread": {"SpreadDescriptor": wish}} for wish in fields["preferences"]],
             "MaxReplicas": fields["max_replicas_per_node"],
         },
@@ -441,6 +452,13 @@ def _spec_file(file: t.Mapping[str, t.Any], kind: str, ids: t.Mapping[str, str])
         f"{kind}Name": file["source"],
         "File": {"Name": file["target"], "UID": file["uid"], "GID": file["gid"], "Mode": int(file["mode"], 8)},
     }
+
+
+def _spec_platform(platform: str) -> dict[str, str]:
+    system, slash, architecture = platform.partition("/")
+    if not (system and slash and architecture):
+        raise SpecError(f"platforms: {platform!r} is no platform; write it as in linux/amd64")
+    return {"Architecture": architecture, "OS": system}
 
 
 def _spec_resources(resources: t.Mapping[str, t.Any]) -> dict[str, int]:

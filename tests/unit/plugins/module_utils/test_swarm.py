@@ -47,6 +47,7 @@ FULL = {
     "limits": {"cpus": 1.5, "memory": "2G"},
     "reservations": {"memory": "512M"},
     "constraints": ["node.role == manager"],
+    "platforms": ["linux/amd64"],
     "preferences": ["node.labels.zone"],
     "max_replicas_per_node": 2,
     "restart_policy": {"delay": "0s", "condition": "on-failure"},

@@ -167,9 +167,9 @@ class SwarmClient:
             name=spec["Name"],
             labels=spec["Labels"],
             mode=spec["Mode"],
-            update_config=spec["UpdateConfig"],
-            rollback_config=spec["RollbackConfig"],
-            endpoint_spec=spec["EndpointSpec"],
+            update_config=spec.get("UpdateConfig"),
+            rollback_config=spec.get("RollbackConfig"),
+            endpoint_spec=spec.get("EndpointSpec"),
         )
         return str(created["ID"])
 

@@ -202,7 +202,7 @@ class SwarmDriver:
         places = self._reached()
         otherwise = {router.name for router in self.routers() if router.routing != routing}
         for place in places:
-            if place.here:
+            if place.here and place.name in otherwise:
                 self._edge(place).set(routing)
         if any(place.name in otherwise and not place.here for place in places):
             self._send(routing)
@@ -210,15 +210,15 @@ class SwarmDriver:
     def _send(self, routing: Routing) -> None:
         """See that a job of the Swarm brings it to every edge. At most one is at work, and none of an earlier word."""
         job = self.client.service(self.job)
-        orders = [task for task in self._orders() if not convergence.has_ended(task)]
+        orders = self._orders()
         if job is None:
             edge = self.client.service(self.name)
-            if edge and not orders:  # what an earlier job has begun might still write after ours
+            if edge and all(map(convergence.has_ended, orders)):  # an earlier word might be written after ours
                 self.client.create(_job(self.job, self.environment, edge["Spec"], routing))
             return
-        made = self.client.tasks(job["ID"])
+        made = [task for task in orders if task["ServiceID"] == job["ID"]]
         same = (job["Spec"].get("Labels") or {}).get(WORD_LABEL) == _word(routing)
-        if same and (not made or any(not convergence.has_ended(task) for task in made)):
+        if same and not (made and all(map(convergence.has_ended, made))):
             return
         self.client.remove(job)
         failed = [task for task in made if task["Status"]["State"] in ("failed", "rejected")]

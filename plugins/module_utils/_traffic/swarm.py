@@ -400,7 +400,6 @@ def _job(name: str, environment: str, edge: Json, routing: Routing) -> Json:
             "CapabilityDrop": ["ALL"],
             "Healthcheck": {"Test": ["NONE"]},
         },
-        "Networks": [{"Target": "none"}],
         "RestartPolicy": {"Condition": "none"},
         "Placement": template.get("Placement") or {},
         "Resources": {"Limits": {"MemoryBytes": 64 << 20}},

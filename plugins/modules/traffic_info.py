@@ -15,7 +15,7 @@ author:
 description:
   - Says which slot is active, what the slots hold, what each edge really does, which operation is open, and what the
     journal has.
-  - Run it on a manager that runs the edge.
+  - Run it on a manager. Edges on other nodes are asked at their published port with the probe token.
 extends_documentation_fragment:
   - bitnet.devops.traffic
 attributes:
@@ -63,9 +63,14 @@ slots:
   returned: success
   type: dict
 edges:
-  description: What each edge really does, by node.
+  description: What each edge that Swarm wants running really does, by node.
   returned: success
   type: dict
+lost:
+  description: Nodes that are down, with an edge that nobody asks. When they come back Swarm replaces it.
+  returned: success
+  type: list
+  elements: str
 port:
   description: The port of the nodes at which clients reach the edge.
   returned: when there is an edge
@@ -117,9 +122,9 @@ def main() -> None:
         driver = SwarmDriver(client, options["environment"], options["state_dir"])
         journal = driver.journal(options["journal"])
         if client.service(driver.name) is None:
-            empty: dict = {"routing": {}, "slots": {}, "edges": {}, "operation": {}, "frozen": {}}
+            empty: dict = {"routing": {}, "slots": {}, "edges": {}, "lost": [], "operation": {}, "frozen": {}}
             module.exit_json(changed=False, present=False, agree=False, journal=journal, **empty)
-        state, routers = driver.state(), driver.routers()
+        state, routers, lost = driver.state(), driver.routers(), driver.lost()
     except (NoEdge, BadRecord, DockerFailed) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
@@ -128,6 +133,7 @@ def main() -> None:
         routing=state.routing.document(),
         slots={name: slot.document() for name, slot in state.slots.items()},
         edges={router.name: router.document() for router in routers},
+        lost=lost,
         port=driver.port(),
         agree=bool(routers) and all(router.routing == state.routing for router in routers),
         operation=state.operation.document() if state.operation else {},

@@ -19,9 +19,12 @@ description:
     compare-and-set. An operation is open from O(action=prepare) to the end of the switch. It carries a lease, so that
     there is one writer at a time; whoever comes next waits, or is refused with the holder's name, and takes over what a
     dead run left.
-  - A switch ends when each edge says that it routes as decided and a client at the published port has seen it. The
-    ended operation becomes an entry of the journal, a config of the Swarm.
-  - Run it on a manager that runs the edge.
+  - A switch ends when each edge says that it routes as decided and a client at the port of each has seen it. The
+    ended operation becomes an entry of the journal, a config of the Swarm. Until then it stays open, the error names
+    the edges that lack, and the next run ends it, or a V(rollback) goes back. An edge whose node is down is not waited
+    for.
+  - Run it on a manager. Edges on other nodes are asked at their published port with the probe token, and told by a
+    short job of the Swarm on these nodes.
 extends_documentation_fragment:
   - bitnet.devops.traffic
 attributes:
@@ -153,6 +156,11 @@ edges:
     - What each edge really does, by node. Its routing, the servers that are up and the connections of each slot.
   returned: success
   type: dict
+lost:
+  description: Nodes that are down, with an edge that was not asked. When they come back Swarm replaces it.
+  returned: success
+  type: list
+  elements: str
 cut:
   description: Connections that a drain left at its deadline.
   returned: success

@@ -160,17 +160,20 @@ class SwarmClient:
         return Ids(networks, secrets, configs)
 
     def create(self, spec: Json) -> str:
-        created = self._call(
-            f"create the service {spec['Name']}",
-            self.api.create_service,
-            spec["TaskTemplate"],
-            name=spec["Name"],
-            labels=spec["Labels"],
-            mode=spec["Mode"],
-            update_config=spec["UpdateConfig"],
-            rollback_config=spec["RollbackConfig"],
-            endpoint_spec=spec["EndpointSpec"],
-        )
+        try:
+            created = self._call(
+                f"create the service {spec['Name']}",
+                self.api.create_service,
+                spec["TaskTemplate"],
+                name=spec["Name"],
+                labels=spec["Labels"],
+                mode=spec["Mode"],
+                update_config=spec.get("UpdateConfig"),
+                rollback_config=spec.get("RollbackConfig"),
+                endpoint_spec=spec.get("EndpointSpec"),
+            )
+        except docker.errors.NotFound as error:  # a network, for example
+            raise DockerFailed(f"Docker did not create the service {spec['Name']}: {error.explanation}") from error
         return str(created["ID"])
 
     def update(self, service: Json, spec: Json) -> None:

@@ -1,12 +1,14 @@
 # Copyright (c) 2026, bitnet.devops contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The runtime socket of HAProxy on this machine. Every call has a deadline."""
+"""An edge: by HAProxy's runtime socket on this machine, by its published port elsewhere. Every call has a deadline."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import http.client
+import json
 import os
 import re
 import socket
@@ -15,12 +17,13 @@ import time
 import typing as t
 from pathlib import Path
 
-from .routing import SLOTS, BadRecord, Router, Routing, routing_of_map
+from .routing import SLOTS, BadRecord, Router, Routing, routing_from, routing_of_map
 
-MAP = "/run/bitnet-edge/routing.map"
-"""The map's path as HAProxy knows it; on the host the file lies in the edge's folder."""
+FOLDER = "/run/bitnet-edge"
+"""The edge's folder as HAProxy knows it; on the host it lies in the state of the environment."""
 
-TESTERS = "/run/bitnet-edge/testers.acl"
+MAP = f"{FOLDER}/routing.map"
+TESTERS = f"{FOLDER}/testers.acl"
 
 _LARGEST = 4 << 20
 _TOGETHER = 50
@@ -160,6 +163,48 @@ class Edge:
             said = self.ask(" ; ".join(commands[start : start + _TOGETHER]))
             if said.strip():
                 raise EdgeFailed(f"edge {self.name}: HAProxy did not take the {kind}: {said.strip()}")
+
+
+class DistantEdge:
+    """An edge on another machine, asked at its port as a tester. It is told by a job of the Swarm: no port writes."""
+
+    def __init__(self, name: str, host: str, port: int, token: str, timeout: float = 3) -> None:
+        self.name = name
+        self.host = host
+        self.port = port
+        self.token = token
+        self.timeout = timeout
+
+    def view(self) -> Router:
+        """What it really does; an edge that cannot be asked is a view with an error."""
+        where = f"edge {self.name} at {self.host}:{self.port}"
+        try:
+            status, _slot, body = get(self.host, self.port, "/edge/state", self.token, self.timeout)
+            if status != 200:
+                why = "it does not take the probe token for a tester's; run bitnet.devops.rollout, which tells it"
+                return Router(self.name, error=f"{where} answered {status}" + (f": {why}" if status == 404 else ""))
+            told = json.loads(body)
+            said = told["routing"]
+            routing = routing_from(said["active"], said["share"], said["hold"], f"the map of edge {self.name}")
+            up, connections = ({slot: int(told[what][slot]) for slot in SLOTS} for what in ("up", "connections"))
+        except (OSError, http.client.HTTPException) as error:
+            return Router(self.name, error=f"{where} did not answer ({error or type(error).__name__})")
+        except (ValueError, KeyError, TypeError) as error:
+            return Router(self.name, error=f"{where} did not say what it does ({type(error).__name__}: {error})")
+        except BadRecord as error:
+            return Router(self.name, error=str(error))
+        return Router(self.name, routing, up, connections)
+
+
+def get(host: str, port: int, path: str, token: str, timeout: float) -> tuple[int, str, bytes]:
+    """Status, slot and body of one answer, on a connection of its own."""
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}", "Connection": "close"})
+        response = connection.getresponse()
+        return response.status, response.getheader("X-Bitnet-Slot") or "", response.read(_LARGEST)
+    finally:
+        connection.close()
 
 
 def counts(statistics: str) -> tuple[dict[str, int], dict[str, int]]:

@@ -233,7 +233,8 @@ def _abort(_wish: Wish, _target: str, seen: Seen) -> _Steps:
     if operation.phase == "committed":
         raise Refused(
             f"action: {operation.sentence()} has made {routing.active} active, so it cannot be aborted. "
-            f"Run action=switch to finish it, then action=rollback with release={seen.slots[operation.source].release}"
+            f"Run action=switch to finish it, or go back with action=rollback and "
+            f"release={seen.slots[operation.source].release}"
         )
     after = Routing(routing.active)
     steps = ["take the lease"]

@@ -53,6 +53,10 @@ class Routing:
     def map_text(self) -> str:
         return "".join(f"{key} {value}\n" for key, value in self.entries().items())
 
+    def sentence(self) -> str:
+        share = f", {self.share} % to {self.idle}" if self.share else ""
+        return f"{self.active} is active{share}{', new requests wait' if self.hold else ''}"
+
     def document(self) -> dict[str, t.Any]:
         return {"active": self.active, "share": self.share, "hold": self.hold}
 
@@ -120,6 +124,13 @@ class Router:
     up: t.Mapping[str, int] = dataclasses.field(default_factory=dict)
     connections: t.Mapping[str, int] = dataclasses.field(default_factory=dict)
     error: str = ""
+    node: str = ""
+
+    def sentence(self) -> str:
+        """For a person: what it does, or why that is not known."""
+        if self.routing:
+            return f"edge {self.name}: {self.routing.sentence()}"
+        return self.error or f"edge {self.name}: its map file says otherwise"
 
     def document(self) -> dict[str, t.Any]:
         return {
@@ -127,6 +138,7 @@ class Router:
             "up": dict(self.up),
             "connections": dict(self.connections),
             "error": self.error,
+            "node": self.node,
         }
 
 

@@ -9,6 +9,7 @@ A driver says what is routed (C(state)), sets it (C(write), C(apply)) and report
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
 import dataclasses
 import http.client
@@ -18,20 +19,40 @@ from pathlib import Path
 
 from .._swarm import convergence
 from .._swarm.client import Conflict, DockerFailed, SwarmClient
+from .._swarm.nodes import NODE_LABEL, labels_of
 from .._swarm.spec import OWNER, OWNER_LABEL, SCHEMA, SCHEMA_LABEL
-from .edge import Edge
+from .edge import FOLDER, DistantEdge, Edge, EdgeFailed, get
 from .operation import Operation, operation_from
 from .routing import FROZEN, OPERATION, REPLICAS, SLOTS, Frozen, Router, Routing, Slot, frozen_from, routing_of_labels
 
 ENVIRONMENT_LABEL = "io.bitnet.environment"
 KIND_LABEL = "io.bitnet.kind"
+WORD_LABEL = "io.bitnet.routing"
+ROUTE = "route"
 JOURNAL_KEPT = 50
+_ASKED_AT_ONCE = 32
 
 Json = dict[str, t.Any]
+_Asked = t.TypeVar("_Asked")
 
 
 class NoEdge(Exception):
     """The environment has no edge that we could work with; the text says the way out."""
+
+
+class NoToken(Exception):
+    """The token with which edges are asked cannot be read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A node with an edge. C(name) is for people, C(address) where other nodes reach it."""
+
+    node: str
+    name: str
+    address: str
+    here: bool
+    down: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +68,15 @@ class State:
 
 
 class SwarmDriver:
-    """One environment on one Swarm, seen from a manager that runs an edge."""
+    """One environment on one Swarm, seen from a manager."""
 
     def __init__(self, client: SwarmClient, environment: str, state_dir: str) -> None:
         self.client = client
         self.environment = environment
         self.folder = Path(state_dir) / "environments" / environment
         self.name = f"bitnet-{environment}-edge"
+        self.job = f"bitnet-{environment}-{ROUTE}"
+        self._here = ""
 
     # -- the authority
 
@@ -123,35 +146,110 @@ class SwarmDriver:
 
     # -- what carries it out
 
-    def edges(self) -> list[Edge]:
-        """One for each running task of the edge service; all have to be on this machine."""
+    def _places(self) -> list[_Place]:
+        """The nodes whose edge Swarm wants running, and those that are Down with the edge that ran there."""
         service = self.client.service(self.name)
-        tasks = self.client.tasks(service["ID"]) if service else []
-        here = self.client.node_id()
-        found = []
-        for task in tasks:
-            if task["DesiredState"] != "running":
-                continue
-            node = str(task.get("NodeID") or "")
-            if node != here:
-                raise NoEdge(
-                    f"{self.name} has a task on node {node or 'not chosen yet'}, and this module reaches only the edge "
-                    "of the machine on "
-                    f"which it runs (node {here}): keep the edge on one node (traffic_constraints) and run this there"
-                )
-            found.append(Edge(node, self.folder / "edge"))
-        return found
+        if service is None:
+            return []
+        nodes = {node["ID"]: node for node in self.client.nodes()}
+        if not self._here:
+            self._here = self.client.node_id()
+        found: dict[str, _Place] = {}
+        for task in self.client.tasks(service["ID"]):
+            id = str(task.get("NodeID") or "")
+            node = nodes.get(id)
+            down = node is not None and node["Status"]["State"] == "down"
+            if not convergence.has_ended(task) if down else task["DesiredState"] == "running":
+                found[id] = _Place(id, _name_of(id, nodes), _address_of(node), id == self._here, down)
+        return sorted(found.values(), key=lambda place: place.name)
+
+    def _reached(self) -> list[_Place]:
+        return [place for place in self._places() if not place.down]
+
+    def lost(self) -> list[str]:
+        """Nodes that are Down and had an edge: when they come back Swarm makes it anew, with what holds then."""
+        return [place.name for place in self._places() if place.down]
+
+    def _edge(self, place: _Place) -> Edge:
+        return Edge(place.name, self.folder / "edge")
 
     def routers(self) -> list[Router]:
-        return [edge.view() for edge in self.edges()]
+        """One for each edge that Swarm wants running, all asked at the same time."""
+        port = self.port()
+
+        def view(place: _Place) -> Router:
+            if place.here:
+                return self._edge(place).view()
+            if not place.address:
+                return Router(place.name, error=f"edge {place.name}: Swarm knows no address of its node")
+            try:
+                return DistantEdge(place.name, place.address, port, self._token()).view()
+            except NoToken as error:
+                return Router(place.name, error=f"edge {place.name} cannot be asked: {error}")
+
+        places = self._reached()
+        views = _at_once(view, places)
+        return [dataclasses.replace(router, node=place.node) for place, router in zip(places, views)]
 
     def reserve(self, routing: Routing) -> None:
-        for edge in self.edges():
-            edge.reserve(routing)
+        """Room here; an edge elsewhere that has none shows when it is told."""
+        for place in self._reached():
+            if place.here:
+                self._edge(place).reserve(routing)
 
     def apply(self, routing: Routing) -> None:
-        for edge in self.edges():
-            edge.set(routing)
+        """Tell every edge: the one here at its socket, others by a job. It is not waited for: look, and call again."""
+        places = self._reached()
+        otherwise = {router.name for router in self.routers() if router.routing != routing}
+        for place in places:
+            if place.here and place.name in otherwise:
+                self._edge(place).set(routing)
+        if any(place.name in otherwise and not place.here for place in places):
+            self._send(routing)
+
+    def _send(self, routing: Routing) -> None:
+        """See that a job of the Swarm brings it to every edge. At most one is at work, and none of an earlier word."""
+        job = self.client.service(self.job)
+        orders = self._orders()
+        if job is None:
+            edge = self.client.service(self.name)
+            if edge and all(map(convergence.has_ended, orders)):  # an earlier word might be written after ours
+                self.client.create(_job(self.job, self.environment, edge["Spec"], routing))
+            return
+        made = [task for task in orders if task["ServiceID"] == job["ID"]]
+        same = (job["Spec"].get("Labels") or {}).get(WORD_LABEL) == _word(routing)
+        if same and not (made and all(map(convergence.has_ended, made))):
+            return
+        self.client.remove(job)
+        failed = [task for task in made if task["Status"]["State"] in ("failed", "rejected")]
+        if same and failed:
+            raise EdgeFailed("; ".join(self._failure(task) for task in failed))
+
+    def _orders(self) -> list[Json]:
+        """Tasks of such jobs, also of jobs that are gone. What a node that is Down has of them is not known."""
+        down = {node["ID"] for node in self.client.nodes() if node["Status"]["State"] == "down"}
+        mine = {KIND_LABEL: ROUTE, ENVIRONMENT_LABEL: self.environment}.items()
+        return [
+            task
+            for task in self.client.all_tasks()
+            if mine <= (task["Spec"].get("ContainerSpec", {}).get("Labels") or {}).items()
+            and task.get("NodeID") not in down
+        ]
+
+    def _failure(self, task: Json) -> str:
+        id, status = str(task.get("NodeID") or ""), task["Status"]
+        name = _name_of(id, {node["ID"]: node for node in self.client.nodes()})
+        why = {
+            3: f"its map file cannot be written ('df {self.folder}/edge' there shows more)",
+            4: f"HAProxy there did not take the map ('docker service logs {self.name}' shows more)",
+        }.get((status.get("ContainerStatus") or {}).get("ExitCode", 0), status.get("Err") or status["State"])
+        return f"edge {name}: {why}"
+
+    def tidy(self) -> None:
+        """Remove the job that told the edges, whoever made it."""
+        job = self.client.service(self.job)
+        if job and (job["Spec"].get("Labels") or {}).get(OWNER_LABEL) == OWNER:
+            self.client.remove(job)
 
     def port(self) -> int:
         """The published port, 0 when there is none."""
@@ -159,24 +257,35 @@ class SwarmDriver:
         ports = (service or {}).get("Spec", {}).get("EndpointSpec", {}).get("Ports") or []
         return next((int(port["PublishedPort"]) for port in ports if port.get("PublishedPort")), 0)
 
+    def _token(self) -> str:
+        try:
+            return (self.folder / "tokens" / "probe").read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise NoToken(f"{self.folder}/tokens/probe cannot be read: {error.strerror}") from error
+
     def client_sees(self) -> str:
-        """The slot that answers a client at the published port, or why there is none (in brackets)."""
+        """The slot that answers a client at the port of every edge, or why there is none (in brackets)."""
         port = self.port()
         try:
-            token = (self.folder / "tokens" / "probe").read_text(encoding="ascii").strip()
-        except OSError as error:
-            return f"({self.folder}/tokens/probe cannot be read: {error.strerror})"
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
-        try:
-            connection.request("GET", "/health", headers={"Authorization": f"Bearer {token}", "Connection": "close"})
-            response = connection.getresponse()
-            response.read()
-            slot = response.getheader("X-Bitnet-Slot") or "(no X-Bitnet-Slot)"
-            return slot if response.status == 200 else f"({slot} answered {response.status})"
-        except (OSError, http.client.HTTPException) as error:
-            return f"({type(error).__name__} on port {port})"
-        finally:
-            connection.close()
+            token = self._token()
+        except NoToken as error:
+            return f"({error})"
+
+        def slot(place: _Place) -> str:
+            try:
+                host = "127.0.0.1" if place.here else place.address
+                status, slot, _body = get(host, port, "/health", token, 3)
+                slot = slot or "(no X-Bitnet-Slot)"
+                return slot if status == 200 else f"({slot} answered {status})"
+            except (OSError, http.client.HTTPException) as error:
+                return f"({type(error).__name__} on port {port})"
+
+        places = self._reached()
+        seen = _at_once(slot, places)
+        if len(set(seen)) == 1:
+            return seen[0]
+        each = (f"edge {place.name}: {slot}" for place, slot in zip(places, seen))
+        return f"({'; '.join(each) or 'no edge runs'})"
 
     def scale(self, slot: str, replicas: int) -> None:
         """Tell a slot to have so many tasks; raises Conflict when somebody writes it at the same moment."""
@@ -235,6 +344,67 @@ class SwarmDriver:
             except ValueError:
                 entries.append({"id": config["Spec"]["Name"], "outcome": "unreadable"})
         return entries
+
+
+def _name_of(id: str, nodes: t.Mapping[str, Json]) -> str:
+    """How people call a node: by its label, by a host name that only it has, by its id."""
+    node = nodes.get(id)
+    if node is None:
+        return id or "(no node yet)"
+    host = node.get("Description", {}).get("Hostname", "")
+    alone = sum(other.get("Description", {}).get("Hostname", "") == host for other in nodes.values()) == 1
+    return labels_of(node).get(NODE_LABEL) or (host if host and alone else id)
+
+
+def _address_of(node: Json | None) -> str:
+    """Where other nodes reach it, as the Swarm knows it; a manager's own word goes first."""
+    if node is None:
+        return ""
+    manager = str((node.get("ManagerStatus") or {}).get("Addr", "")).rpartition(":")[0].strip("[]")
+    for address in (manager, str(node["Status"].get("Addr", ""))):
+        if address and not address.startswith(("0.", "127.")):
+            return address
+    return ""
+
+
+def _at_once(ask: t.Callable[[_Place], _Asked], places: t.Sequence[_Place]) -> list[_Asked]:
+    """One that does not answer holds up no other."""
+    if len(places) < 2:
+        return [ask(place) for place in places]
+    with concurrent.futures.ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        return list(pool.map(ask, places))
+
+
+def _word(routing: Routing) -> str:
+    return " ".join(routing.entries().values())
+
+
+def _job(name: str, environment: str, edge: Json, routing: Routing) -> Json:
+    """Once on each node with an edge: the edge's own image, with its folder and nothing else, tells HAProxy there."""
+    template = edge["TaskTemplate"]
+    labels = {
+        OWNER_LABEL: OWNER,
+        SCHEMA_LABEL: SCHEMA,
+        ENVIRONMENT_LABEL: environment,
+        KIND_LABEL: ROUTE,
+        WORD_LABEL: _word(routing),
+    }
+    mounts = [mount for mount in template["ContainerSpec"]["Mounts"] if mount["Target"] == FOLDER]
+    task: Json = {
+        "ContainerSpec": {
+            "Image": template["ContainerSpec"]["Image"],
+            "Args": [ROUTE, *routing.entries().values()],
+            "Labels": labels,
+            "Mounts": mounts,
+            "ReadOnly": True,
+            "CapabilityDrop": ["ALL"],
+            "Healthcheck": {"Test": ["NONE"]},
+        },
+        "RestartPolicy": {"Condition": "none"},
+        "Placement": template.get("Placement") or {},
+        "Resources": {"Limits": {"MemoryBytes": 64 << 20}},
+    }
+    return {"Name": name, "Labels": labels, "TaskTemplate": task, "Mode": {"GlobalJob": {}}}
 
 
 def process_life() -> str:

@@ -55,6 +55,8 @@ class Driver(t.Protocol):
     def routers(self) -> list[Router]: ...
     def reserve(self, routing: Routing) -> None: ...
     def apply(self, routing: Routing) -> None: ...
+    def tidy(self) -> None: ...
+    def lost(self) -> list[str]: ...
     def client_sees(self) -> str: ...
     def scale(self, slot: str, replicas: int) -> None: ...
     def living(self, slot: str) -> int: ...
@@ -84,6 +86,7 @@ class Outcome:
     cut: int = 0
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
+    lost: list[str] = dataclasses.field(default_factory=list)
 
     def result(self) -> dict[str, t.Any]:
         return {
@@ -93,6 +96,7 @@ class Outcome:
             "routing": self.state.routing.document(),
             "slots": {name: slot.document() for name, slot in self.state.slots.items()},
             "edges": {router.name: router.document() for router in self.routers},
+            "lost": self.lost,
             "cut": self.cut,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "diff": {"before": self.plan.before, "after": self.plan.after},
@@ -148,8 +152,14 @@ class _Run:
             else:
                 planned = self._with_lease()
             state, routers = self.driver.state(), self.driver.routers()
+        lost = self.driver.lost()
+        if act and planned.changed and lost:
+            self.warnings.append(
+                f"not asked, since their nodes are down: the edges on {', '.join(lost)}. Where such a node comes back, "
+                "Swarm replaces its edge by one that begins with what is decided"
+            )
         self.seconds["total"] = self.clock.monotonic() - self.began
-        return Outcome(planned, state, routers, state.operation, self.cut, self.seconds, self.warnings)
+        return Outcome(planned, state, routers, state.operation, self.cut, self.seconds, self.warnings, lost)
 
     def _require_same_operation(self, state: State) -> None:
         wanted, found = self.wish.operation, state.operation
@@ -337,7 +347,7 @@ class _Run:
         self.operation, self.written = mine, self.clock.monotonic()
         try:
             if found.phase == "committed":
-                self._finish(state.routing, "switched")
+                self._end_decided(state.routing)
             else:
                 self._undo("abandoned", f"its run had ended; {self.wish.action} by {self.wish.asked_by} came next")
         except BaseException:
@@ -398,7 +408,8 @@ class _Run:
             )
         if routing is not None and state.routing != routing:
             raise Lost(
-                f"operation: the authority says {_said(state.routing)} now, so no edge was told {_said(routing)}"
+                f"operation: the authority says {state.routing.sentence()} now, so no edge was told "
+                f"{routing.sentence()}"
             )
         return state
 
@@ -415,11 +426,14 @@ class _Run:
         """Until the condition is empty; what it said last, when the time is up. The lease is kept alive meanwhile."""
         end = self.clock.monotonic() + seconds
         while True:
-            missing = condition()
+            try:
+                missing = condition()
+                if missing and self.operation is not None and self.clock.monotonic() - self.written > BEAT_SECONDS:
+                    self._write(operation=dataclasses.replace(self._open(), beat=self._open().beat + 1))
+            except DockerFailed as error:  # while the managers elect a leader, for example
+                missing = str(error)
             if not missing or self.clock.monotonic() >= end:
                 return missing
-            if self.operation is not None and self.clock.monotonic() - self.written > BEAT_SECONDS:
-                self._write(operation=dataclasses.replace(self._open(), beat=self._open().beat + 1))
             self.clock.sleep(_POLL)
 
     # ------------------------------------------------------------------ the actions
@@ -505,34 +519,38 @@ class _Run:
         else:
             self._write(operation=dataclasses.replace(self._open(), holder=None))
 
-    def _set_edges(self, routing: Routing) -> None:
-        problem = ""
+    def _set_edges(self, routing: Routing, patience: float | None = None) -> None:
+        """Every edge that is wanted on a node that is not down: told until it does, or the time is up."""
+        patience = self.wish.timeout if patience is None else patience
 
         def differs() -> str:
-            nonlocal problem
+            routers = self.driver.routers()
+            wrong = [router.sentence() for router in routers if router.routing != routing]
+            if routers and not wrong:
+                return ""
+            self._require_lease(routing)
             try:
-                routers = self.driver.routers()
-                if routers and all(router.routing == routing for router in routers):
-                    return ""
-                self._require_lease(routing)
                 self.driver.apply(routing)
-                problem = "" if routers else "no edge runs"
             except EdgeFailed as error:
-                problem = str(error)
-            return problem or "an edge still routes otherwise"
+                return str(error)
+            except Conflict as error:  # somebody else's job: looked at again
+                return f"the edges could not be told ({error})"
+            return "; ".join(wrong) or "no edge runs"
 
-        missing = self._await(self.wish.timeout, differs)
+        try:
+            missing = self._await(patience, differs)
+        finally:
+            with contextlib.suppress(DockerFailed, Conflict):  # then the next run does
+                self.driver.tidy()
         if missing:
             raise TimedOut(
-                f"the authority says {_said(routing)}, and after {self.wish.timeout:g} s (timeout) not every edge "
-                f"does: {missing}. "
-                f"{self._where().capitalize()}. Run the same again to finish; an edge that is replaced begins with "
-                "what the authority says"
+                f"the authority says {routing.sentence()}, and after {patience:g} s (timeout) not every edge does: "
+                f"{missing}. {self._where().capitalize()}. The operation stays open: run the same again to end it, or "
+                "go back with action=rollback. An edge that is replaced begins with what the authority says"
             )
 
-    def _finish(self, routing: Routing, outcome: str, decided: float | None = None) -> None:
-        """Decided and written: every edge, then the proof from a client, then the journal."""
-        self._set_edges(routing)
+    def _client_proof(self, routing: Routing) -> tuple[str, float]:
+        """What a client at some edge saw otherwise when the time was up, or nothing; when it was first seen right."""
         times = 0
         first_right = self.clock.monotonic()
 
@@ -547,19 +565,37 @@ class _Run:
             times += 1
             return "" if times >= _CLIENT_TIMES else f"a client saw {seen} {times} times"
 
-        missing = self._await(min(_CLIENT_SECONDS, self.wish.timeout), client)
+        return self._await(min(_CLIENT_SECONDS, self.wish.timeout), client), first_right
+
+    def _finish(self, routing: Routing, outcome: str, decided: float | None = None) -> None:
+        """Decided and written: every edge, then the proof from a client at each, then the journal."""
+        self._set_edges(routing)
+        missing, first_right = self._client_proof(routing)
         if missing:
-            self._close("switched, not seen by a client", missing)
             raise TimedOut(
-                f"every edge says {_said(routing)}, but {missing} "
-                f"(waited {min(_CLIENT_SECONDS, self.wish.timeout):g} s). "
-                "The switch is done; go back with action=rollback if that is not what you want. "
-                f"more: docker service logs --tail 50 bitnet-{self.driver.environment}-edge"
+                f"every edge says {routing.sentence()}, but {missing} "
+                f"(waited {min(_CLIENT_SECONDS, self.wish.timeout):g} s). The operation stays open: run the same again "
+                "to end it, or go back with action=rollback. "
+                f"More: docker service logs --tail 50 bitnet-{self.driver.environment}-edge"
             )
         if decided is not None:
             self.seconds["to_client"] = first_right - decided
             self._remember("seen by a client", seconds=round(first_right - decided, 3))
         self._close(outcome if self._open().action != "rollback" else "rolled back")
+
+    def _end_decided(self, routing: Routing) -> None:
+        """What was decided and not proven ends, so that it keeps no cure away; the journal says how far it was.
+        Before a rollback not every edge has to do it.
+        """
+        try:
+            self._set_edges(routing, min(self.wish.timeout, 5.0) if self.wish.action == "rollback" else None)
+        except TimedOut as error:
+            if self.wish.action != "rollback":
+                raise
+            self._close("switched, not at every edge", str(error))
+            return
+        missing, _first_right = self._client_proof(routing)
+        self._close("switched, not seen by a client" if missing else "switched", missing)
 
     def _switch_without_overlap(self, target: str) -> None:
         """The machine has no room for both: requests wait in the edge while one slot stops and the other starts."""
@@ -647,15 +683,8 @@ class _Run:
             routers = self.driver.routers()
         except Exception as error:
             return f"where traffic goes is not known ({error})"
-        seen = {
-            f"edge {router.name}: {_said(router.routing) if router.routing else router.error}" for router in routers
-        }
-        return "traffic goes where it went (" + ("; ".join(sorted(seen)) or "no edge runs") + ")"
-
-
-def _said(routing: Routing) -> str:
-    share = f", {routing.share} % to {routing.idle}" if routing.share else ""
-    return f"{routing.active} is active{share}{', new requests wait' if routing.hold else ''}"
+        seen = "; ".join(router.sentence() for router in routers)
+        return f"traffic goes where it went ({seen or 'no edge runs'})"
 
 
 def _contended(what: str) -> str:

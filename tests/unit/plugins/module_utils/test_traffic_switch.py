@@ -66,6 +66,7 @@ class World:
             "green": Slot("green", "bitnet-local-green", True, NEW, "b1", 1, 1, 1),
         }
         self.edges = {"one": Routing("blue"), "two": Routing("blue")}
+        self.down: list[str] = []
         self.connections = {"blue": 3, "green": 0}
         self.entries: list[dict[str, Any]] = []
         self.effects: list[str] = []
@@ -134,6 +135,13 @@ class World:
             if self.edge_error:
                 raise EdgeFailed(self.edge_error)
             self._effect(f"edge {name}", lambda name=name: self.edges.update({name: routing}))
+
+    def tidy(self) -> None:
+        if self.dead:
+            raise Killed
+
+    def lost(self) -> list[str]:
+        return list(self.down)
 
     def client_sees(self) -> str:
         seen = {routing.active for routing in self.edges.values()}
@@ -498,7 +506,7 @@ def test_an_edge_that_hangs_after_the_decision_leaves_what_the_next_run_finishes
         raise EdgeFailed("HAProxy did not answer")
 
     world.apply = hang  # type: ignore[method-assign]
-    with pytest.raises(switch.TimedOut, match=r"the authority says green is active.*Run the same again"):
+    with pytest.raises(switch.TimedOut, match=r"the authority says green is active.*run the same again"):
         world.run("switch", release=NEW)
     world.apply = apply  # type: ignore[method-assign]
     world.run("switch", release=NEW)
@@ -628,16 +636,69 @@ def test_what_was_planned_before_a_wait_is_planned_again(world: World, options: 
     assert world.slots["green"].replicas == 1
 
 
-def test_a_switch_that_no_client_has_seen_has_ended_and_can_be_rolled_back(world: World) -> None:
+def test_a_switch_that_no_client_has_seen_stays_open_and_can_be_ended_or_rolled_back(world: World) -> None:
     sees = world.client_sees
-    world.client_sees = lambda: "(green answered 503)"  # type: ignore[method-assign]
-    with pytest.raises(switch.TimedOut, match=r"green answered 503.*action=rollback"):
-        world.run("switch", release=NEW)
-    assert world.entries[0]["outcome"] == "switched, not seen by a client"
-    assert world.operation is None
-    world.client_sees = sees  # type: ignore[method-assign]
+    for ended_by in ("switch", "rollback"):
+        world.client_sees = lambda: "(edge two: green answered 503)"  # type: ignore[method-assign]
+        with pytest.raises(switch.TimedOut, match=r"edge two: green answered 503.*stays open.*action=rollback"):
+            world.run("switch", release=NEW)
+        assert world.operation and (world.operation.phase, world.operation.holder) == ("committed", None)
+        assert not world.entries
+        world.client_sees = sees  # type: ignore[method-assign]
+        if ended_by == "switch":
+            world.run("switch", release=NEW)
+            assert world.settled("green")
+            world.__init__()  # type: ignore[misc]
     world.run("rollback", release=OLD)
     assert world.settled("blue")
+    assert [entry["outcome"] for entry in world.entries] == ["switched", "rolled back"]
+
+
+def test_a_release_that_no_client_sees_keeps_no_cure_away(world: World) -> None:
+    world.client_sees = lambda: "(green answered 503)"  # type: ignore[method-assign]
+    with pytest.raises(switch.TimedOut):
+        world.run("switch", release=NEW)
+    operation = world.run("prepare", release="cccc", drain_seconds=0).operation
+    assert operation and operation.release == "cccc"
+    assert world.entries[0]["outcome"] == "switched, not seen by a client"
+
+
+def test_an_edge_that_stays_behind_is_named_and_does_not_keep_a_rollback_away(world: World) -> None:
+    apply = world.apply
+
+    def stuck(routing: Routing) -> None:
+        apply(routing)
+        world.edges["two"] = Routing("blue")
+
+    world.apply = stuck  # type: ignore[method-assign]
+    with pytest.raises(switch.TimedOut, match=r"not every edge does: edge two: blue is active\. .*edge one: green"):
+        world.run("switch", release=NEW)
+    assert world.operation and world.operation.phase == "committed"
+    world.run("rollback", release=OLD)
+    assert world.settled("blue")
+    assert [entry["outcome"] for entry in world.entries] == ["switched, not at every edge", "rolled back"]
+    assert "edge two" in world.entries[0]["reason"]
+
+
+def test_an_edge_on_a_node_that_is_down_is_named_and_not_waited_for(world: World) -> None:
+    world.down = ["three"]
+    outcome = world.run("switch", release=NEW)
+    assert world.settled("green")
+    assert outcome.result()["lost"] == ["three"]
+    assert "the edges on three" in outcome.warnings[0]
+
+
+def test_a_leader_that_is_elected_meanwhile_is_waited_for(world: World) -> None:
+    routers, looks = world.routers, iter(range(10_000))
+
+    def without_a_leader() -> list[Router]:
+        if 2 < next(looks) < 20:
+            raise DockerFailed("the swarm does not have a leader")
+        return routers()
+
+    world.routers = without_a_leader  # type: ignore[method-assign]
+    world.run("switch", release=NEW)
+    assert world.settled("green")
 
 
 def test_a_share_is_not_left_without_an_operation(world: World) -> None:

@@ -30,6 +30,9 @@ import pytest
 
 from tests.lab import machine, swarm
 
+# Three machines with an edge each take minutes.
+pytestmark = pytest.mark.full
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 ONE, TWO, THREE = swarm.NODES
 STATE = "/var/lib/bitnet/environments/lab"
@@ -430,7 +433,6 @@ def test_a_node_is_drained_during_a_switch(edges: Edges) -> None:
     edges.await_("the edge", edges.whole)
 
 
-@pytest.mark.full
 def test_the_leaders_daemon_is_killed_during_a_switch(edges: Edges) -> None:
     victim = edges.leader()
     node = next(name for name in swarm.NODES if name != victim)
@@ -446,7 +448,6 @@ def test_the_leaders_daemon_is_killed_during_a_switch(edges: Edges) -> None:
     assert edges.module(victim, "traffic_info")["routing"]["active"] == target
 
 
-@pytest.mark.full
 def test_the_holder_of_the_address_is_cut_off_during_a_switch(edges: Edges) -> None:
     victim = edges.holder()
     others = [name for name in swarm.NODES if name != victim]
@@ -466,7 +467,6 @@ def test_the_holder_of_the_address_is_cut_off_during_a_switch(edges: Edges) -> N
     print(f"asked at its own address, the edge that came back gave {len(late)} answers of the old slot")
 
 
-@pytest.mark.full
 def test_a_worker_is_lost_during_a_switch(edges: Edges) -> None:
     edges.await_("the managers", lambda: edges.managers() == 3)
     edges.docker(ONE, "node", "demote", THREE)
@@ -490,7 +490,6 @@ def test_a_worker_is_lost_during_a_switch(edges: Edges) -> None:
     edges.await_("the managers", lambda: edges.managers() == 3)
 
 
-@pytest.mark.full
 def test_the_address_goes_when_it_is_not_wanted(edges: Edges) -> None:
     assert edges.holder() in swarm.NODES
     edges.play("traffic", "--check", traffic_virtual_address="")

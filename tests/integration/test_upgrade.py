@@ -321,6 +321,7 @@ def test_a_release_goes_where_it_runs_and_is_refused_where_it_does_not(lab, work
     lab.play(str(lab.folder / "platform.yml"))
 
 
+@pytest.mark.full
 def test_a_check_says_who_would_be_taken_and_touches_nothing(services):
     said = services.upgrade("first", "--check")
     order = re.findall(r"(lab-\d): tasks first \(had none\)", said)
@@ -329,6 +330,7 @@ def test_a_check_says_who_would_be_taken_and_touches_nothing(services):
     assert services.drained() == [] and services.done() == {name: [] for name in swarm.NODES}
 
 
+@pytest.mark.full
 def test_three_nodes_are_upgraded_under_a_service_that_answers(services):
     with services.clients() as became:
         said = services.upgrade("first")
@@ -342,6 +344,7 @@ def test_three_nodes_are_upgraded_under_a_service_that_answers(services):
     assert len(became) > 200 and lost == {}
 
 
+@pytest.mark.full
 def test_the_second_run_drains_nothing(services):
     before, tasks = services.done(), services.docker("service", "ps", "--quiet", "front", "slot")
     said = services.upgrade("first")
@@ -349,6 +352,7 @@ def test_the_second_run_drains_nothing(services):
     assert services.done() == before and services.docker("service", "ps", "--quiet", "front", "slot") == tasks
 
 
+@pytest.mark.full
 def test_it_stops_at_the_node_whose_work_fails_and_goes_on_there(services):
     order = re.findall(r"(lab-\d): tasks second", services.upgrade("second", "--check"))
     broken = order[1]
@@ -365,6 +369,7 @@ def test_it_stops_at_the_node_whose_work_fails_and_goes_on_there(services):
     assert {name: words.count("second") for name, words in services.done().items()} == dict.fromkeys(swarm.NODES, 1)
 
 
+@pytest.mark.full
 def test_nothing_is_begun_with_a_manager_down(services):
     swarm.kill(THREE)
     services.await_("the loss of the manager", lambda: services.nodes()[THREE]["Status"]["State"] == "down")

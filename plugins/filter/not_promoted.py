@@ -12,7 +12,16 @@ from typing import Any
 from ansible_collections.bitnet.devops.plugins.module_utils import _promotion
 
 
-def not_promoted(after: Sequence[str], looks: Sequence[Mapping[str, Any]], release: str, soak: float = 0) -> list[str]:
+def not_promoted(
+    after: Sequence[str], results: Sequence[Mapping[str, Any]], release: str, soak: float = 0
+) -> list[str]:
+    looks = []
+    for result in results:
+        host, environment, cluster = result["item"]
+        look = {"host": host, "environment": environment, "cluster": cluster}
+        if "contents" in result:
+            look["contents"] = [kept["content"] for kept in result["contents"]]
+        looks.append(look)
     now = datetime.datetime.now(datetime.timezone.utc)
     return _promotion.not_promoted(after, looks, release, float(soak), now)
 

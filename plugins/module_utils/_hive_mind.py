@@ -69,7 +69,7 @@ class Part:
         release = self.release or common
         operation, record = look["operation"], open_record(look, release)
         if record and look["present"] and look["active"] == record["slot"]:
-            return ROLL_BACK if record["old_release"] else REMOVE
+            return REMOVE if record["first"] else ROLL_BACK
         ours = operation.get("release") == release and operation.get("action") == "rollout"
         return ABORT if ours and not operation.get("paused") else ""
 
@@ -148,6 +148,12 @@ def settle(found: t.Sequence[Part]) -> dict[str, t.Any]:
         "reasons": reasons,
         "states": states,
         "actions": {host: action for host, action in actions.items() if action},
+        # A record is needed as long as what it is about may still have to be taken back.
+        "closes": [
+            part.speaker
+            for part in found
+            if open_record(part.look, part.release or release) and (end == ALL_NEW or states[part.name] == OLD)
+        ],
         "outcome": end,
         "report": [f"{end}: release {release or 'unknown'}", *(_line(part, states[part.name]) for part in found)],
     }

@@ -32,6 +32,10 @@ options:
     description: Beginning of the names, as it was given to M(bitnet.devops.swarm_content).
     type: str
     required: true
+  labels:
+    description: Only those with these labels.
+    type: dict
+    default: {}
   docker_host:
     description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
     type: str
@@ -43,6 +47,7 @@ EXAMPLES = r"""
 - name: Read what was decided
   bitnet.devops.swarm_content_info:
     base: bitnet-staging-decision
+    labels: {io.bitnet.release: 1c7ff3ec1f0c}
   register: decisions
 """
 
@@ -59,6 +64,9 @@ contents:
     content:
       description: Its text.
       type: str
+    document:
+      description: The text read as JSON. None, if it is no JSON.
+      type: raw
     labels:
       description: Its labels.
       type: dict
@@ -67,10 +75,25 @@ contents:
       type: str
 """
 
+import json
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
 
 from ..module_utils._swarm import content
 from ..module_utils._swarm.client import HAS_DOCKER, DockerFailed, SwarmClient
+
+
+def _no_number(text: str) -> t.NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+def document(text: str) -> t.Any:
+    """Somebody else's text: whatever is in it is no error here."""
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
 
 
 def main() -> None:
@@ -78,12 +101,14 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "base": {"type": "str", "required": True},
+            "labels": {"type": "dict", "default": {}},
             "docker_host": {"type": "str", "fallback": (env_fallback, ["DOCKER_HOST"])},
         },
         supports_check_mode=True,
     )
     if not HAS_DOCKER:
         module.fail_json(msg=missing_required_lib("docker"))
+    wanted = {(name, str(value)) for name, value in module.params["labels"].items()}
     try:
         client = SwarmClient(module.params["docker_host"] or "unix:///var/run/docker.sock")
         found = content.versions(module.params["base"], client.contents("config"))
@@ -93,10 +118,12 @@ def main() -> None:
         {
             "name": config["Spec"]["Name"],
             "content": content.text(config),
+            "document": document(content.text(config)),
             "labels": config["Spec"].get("Labels") or {},
             "created_at": config["CreatedAt"],
         }
         for config in found
+        if wanted <= set((config["Spec"].get("Labels") or {}).items())
     ]
     module.exit_json(changed=False, contents=contents)
 

@@ -13,7 +13,7 @@ from ansible_collections.bitnet.devops.plugins.module_utils import _hive_mind as
 
 RELEASE, BEFORE = "1c7ff3ec1f0c", "aaaaaaaaaaaa"
 NAMES = ("dev", "staging", "production")
-RECORD = {"schema": 1, "release": RELEASE, "slot": "green", "old_slot": "blue", "old_release": BEFORE}
+RECORD = {"schema": 1, "release": RELEASE, "slot": "green", "first": False, "old_slot": "blue", "old_release": BEFORE}
 OPEN = {"id": "1", "action": "rollout", "release": RELEASE, "paused": ""}
 
 
@@ -46,7 +46,7 @@ LOOKS = {
         look("green", RELEASE, moves=True, record={**RECORD, "old_release": RELEASE}), hive.NEW, hive.ROLL_BACK,
     ),
     "no edge yet": (look("", "", present=False), hive.OLD, ""),
-    "the first release": (look("green", RELEASE, record={**RECORD, "old_release": ""}), hive.NEW, hive.REMOVE),
+    "the first release": (look("green", RELEASE, record={**RECORD, "first": True}), hive.NEW, hive.REMOVE),
     "lost": ({}, hive.UNREACHABLE, ""),
 }  # fmt: skip
 STAGES = ("", hive.PREPARED, hive.COMMITTED, hive.FAILED)
@@ -98,6 +98,7 @@ def compensate(kinds):
     ended = [after(kind, LOOKS[kind][2]) for kind in kinds]
     settled = hive.settle(hive.parts(rows((hive.COMMITTED, hive.FAILED, hive.COMMITTED), ended)))
     assert settled["actions"] == {}
+    assert [host for host in settled["closes"] if settled["states"][host[:-2]] != hive.OLD] == []
     states = set(settled["states"].values())
     assert (settled["outcome"] == hive.ALL_OLD) == (states == {hive.OLD})
     assert (settled["outcome"] == hive.ALL_NEW) == (states == {hive.NEW})
@@ -112,6 +113,8 @@ def test_where_all_have_committed_nothing_is_taken_back():
         plan = hive.settle(hive.parts(rows([hive.COMMITTED] * 3, [LOOKS[kind][0] for kind in kinds])))
         assert (plan["reasons"], plan["actions"]) == ([], {})
         assert (plan["outcome"] == hive.ALL_NEW) == all(LOOKS[kind][1] == hive.NEW for kind in kinds)
+        recorded = [f"{name}-1" for name, kind in zip(NAMES, kinds) if LOOKS[kind][2] in (hive.ROLL_BACK, hive.REMOVE)]
+        assert plan["outcome"] != hive.ALL_NEW or plan["closes"] == recorded
 
 
 def test_an_environment_that_is_lost_is_mixed_and_named():

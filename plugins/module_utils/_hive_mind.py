@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-PREPARED, COMMITTED, FAILED = "prepared", "committed", "failed"
+PREPARED, COMMITTING, COMMITTED, FAILED = "prepared", "committing", "committed", "failed"
 NEW, OLD, BETWEEN, UNREACHABLE = "new", "old", "between", "unreachable"
 ALL_NEW, ALL_OLD, MIXED = "ALL NEW", "ALL OLD", "MIXED"
 ABORT, ROLL_BACK, REMOVE = "abort", "roll back", "remove"
@@ -103,15 +103,15 @@ def parts(rows: t.Iterable[Row]) -> list[Part]:
     return found
 
 
-def _why_not(part: Part, wanted: str) -> str:
+def _why_not(part: Part) -> str:
     if part.stage == FAILED:
         return f"{part.name} failed: {part.failure or 'see above'}"
-    return f"{part.name} was lost before it was {wanted}"
+    return f"{part.name} was lost while it {'committed' if part.stage == COMMITTING else 'was prepared'}"
 
 
 def not_prepared(found: t.Sequence[Part]) -> list[str]:
     """Why no environment may commit; empty when all may."""
-    problems = [_why_not(part, PREPARED) for part in found if part.stage != PREPARED]
+    problems = [_why_not(part) for part in found if part.stage != PREPARED]
     releases = {part.release: part.name for part in found if part.stage == PREPARED}
     if len(releases) > 1:
         said = " and ".join(f"{release} in {name}" for release, name in sorted(releases.items()))
@@ -123,8 +123,10 @@ def not_prepared(found: t.Sequence[Part]) -> list[str]:
 
 
 def not_committed(found: t.Sequence[Part]) -> list[str]:
-    """Why what was committed is taken back; empty when all have committed."""
-    return [_why_not(part, COMMITTED) for part in found if part.stage != COMMITTED]
+    """Why what was committed is taken back; empty when all have committed. Who is prepared has only waited."""
+    reasons = [_why_not(part) for part in found if part.stage not in (PREPARED, COMMITTED)]
+    waited = any(part.stage == PREPARED for part in found)
+    return reasons or (not_prepared(found) or ["no environment has committed"] if waited else [])
 
 
 def release_of(found: t.Sequence[Part]) -> str:

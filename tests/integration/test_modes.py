@@ -134,23 +134,28 @@ class Modes:
     def hive(self, *options: str, **extra: Any) -> str:
         return self.play("bitnet.devops.rollout", *options, bitnet_rollout_mode="hive_mind", **extra)
 
-    def kill_during(self, moment: str, **extra: Any) -> None:
-        """Start a hive and kill -9 its controller when its output matches the moment."""
+    def during(self, moment: str, act: Callable[[subprocess.Popen[str]], Any], **extra: Any) -> str:
+        """Run a hive, and act when its output matches the moment; what it said until it ended, with single spaces."""
         command = self.command("bitnet.devops.rollout", (), {"bitnet_rollout_mode": "hive_mind", **extra})
-        end = time.monotonic() + 600
-        said = ""
+        end = time.monotonic() + 900
+        said, acted = "", False
         with subprocess.Popen(
             command, cwd=CHECKOUT, env=self.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
         ) as running:
             assert running.stdout
             for line in running.stdout:
                 said += line
-                if re.search(moment, line):
-                    break
-                assert time.monotonic() < end, f"{moment} did not come"
-            else:
-                raise AssertionError(f"{moment} never came:\n{said[-8000:]}")
-            os.killpg(running.pid, signal.SIGKILL)
+                if not acted and re.search(moment, line):
+                    act(running)
+                    acted = True
+                assert time.monotonic() < end, f"it did not end:\n{said[-8000:]}"
+        assert acted, f"{moment} never came:\n{said[-8000:]}"
+        assert running.returncode != 0, said[-8000:]
+        return re.sub(r"\s+", " ", said)
+
+    def kill_during(self, moment: str) -> None:
+        """kill -9 of the controller; a module that runs then goes on to its end."""
+        self.during(moment, lambda running: os.killpg(running.pid, signal.SIGKILL))
 
     def gate(self, name: str, text: str) -> list[str]:
         file = self.folder / f"{name}.yml"
@@ -230,6 +235,7 @@ class Fault:
     says: str
     before: str = ""
     after: str = ""
+    at_commit: Callable[[], Any] | None = None
     first: Callable[[Modes], Any] = lambda modes: None
     mend: Callable[[Modes], Any] = lambda modes: None
 
@@ -244,9 +250,8 @@ FAULTS = {
     ),
     "a gate fails before": Fault("ALL OLD", "production failed: .*a gate of mine", FAIL.format("production")),
     "a gate fails after": Fault("ALL OLD", "dev failed: .*a gate of mine", "", FAIL.format("dev")),
-    "the daemon dies before its commit": Fault(
-        "MIXED", "staging: unreachable",
-        "- ansible.builtin.command: pkill -KILL -x dockerd\n  when: bitnet_environment == 'staging'\n",
+    "the daemon dies at its commit": Fault(
+        "MIXED", "staging: unreachable", at_commit=lambda: swarm.kill(TWO),
         mend=lambda modes: (swarm.start(TWO), wait_for_edge(modes)),
     ),
     "the edge goes before its commit": Fault(
@@ -257,8 +262,13 @@ FAULTS = {
             machine.get(TWO).exec("sh", "-c", EDGE.format("add io.bitnet.edge=true")), wait_for_edge(modes)
         ),
     ),
-    "an environment is lost before its commit": Fault(
-        "MIXED", "staging was lost while it committed", PAUSE,
+    "an environment is lost at its commit": Fault(
+        "MIXED", "staging was lost while it committed|staging failed: .*",
+        at_commit=lambda: machine.run("docker", "pause", machine.container_name(TWO)),
+        mend=lambda modes: machine.run("docker", "unpause", machine.container_name(TWO)),
+    ),
+    "an environment is lost while it is prepared": Fault(
+        "MIXED", "No environment commits, and no traffic is moved: staging was lost while it was prepared", PAUSE,
         mend=lambda modes: machine.run("docker", "unpause", machine.container_name(TWO)),
     ),
     "an environment is lost before it is taken back": Fault(
@@ -289,7 +299,11 @@ def test_a_hive_with_a_fault_is_all_old_or_mixed_and_the_next_run_converges(mode
         "swarm_rollout_gates_before": modes.gate("before", fault.before) if fault.before else [],
         "swarm_rollout_gates_after": modes.gate("after", fault.after) if fault.after else [],
     }
-    said = modes.hive(fails=True, **gates)
+    if fault.at_commit:
+        act = fault.at_commit
+        said = modes.during(r"TASK \[.*Remember that it may commit", lambda running: act())
+    else:
+        said = modes.hive(fails=True, **gates)
     assert re.search(rf"{fault.ends}: release", said), said[-6000:]
     assert re.search(fault.says, said), said[-6000:]
     fault.mend(modes)

@@ -91,7 +91,9 @@ def _no_number(text: str) -> t.NoReturn:
 def document(text: str) -> t.Any:
     """Somebody else's text: whatever is in it is no error here."""
     try:
-        return json.loads(text, parse_constant=_no_number)
+        found = json.loads(text, parse_constant=_no_number)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair would break whoever prints it
+        return found
     except (ValueError, RecursionError):
         return None
 

@@ -203,6 +203,7 @@ def modes(tmp_path_factory: pytest.TempPathFactory, workload_image: str) -> Iter
         image = made.docker(TWO, "service", "inspect", "--format", "{{.Spec.TaskTemplate.ContainerSpec.Image}}",
                             "bitnet-staging-edge")  # fmt: skip
         made.vars["traffic_image"] = image  # no builder is needed from now on, which a test may take away
+        made.hive()
         yield made
     finally:
         for name in swarm.NODES:

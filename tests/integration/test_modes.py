@@ -8,6 +8,7 @@ A fault is a gate of the user's in one environment, which runs where it is told:
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import os
@@ -22,8 +23,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.bitnet.devops.plugins.module_utils._consensus import signing, statements
 
 from tests.lab import machine, swarm
+from tests.unit import consensus_world as world
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = dict(zip(("dev", "staging", "production"), swarm.NODES))
@@ -83,6 +86,7 @@ class Modes:
         self.folder = folder
         self.vars: dict[str, Any] = dict(CHEAP)
         self.context = 256
+        self.asked: dict[str, str] = {}  # release and run of the verdicts that are there
         more = {
             "swarm": {"vars": {"ansible_connection": "community.docker.docker_api"}},
             "builders": {"hosts": {ONE: None}},
@@ -179,6 +183,20 @@ class Modes:
 
     def releases(self) -> set[str]:
         return {release for _slot, release in self.where().values()}
+
+    def put_verdict(self, environment: str, untrue: dict[str, Any]) -> None:
+        """Beside the true one, by somebody who is root there."""
+        name, base = ENVIRONMENTS[environment], f"bitnet-{environment}-verdict"
+        found = self.docker(name, "config", "ls", "--quiet", "--filter", f"label=io.bitnet.base={base}")
+        [config] = json.loads(self.docker(name, "config", "inspect", *found.split()))
+        kept = json.loads(base64.b64decode(config["Spec"]["Data"]))
+        statement = json.loads(base64.b64decode(kept["payload"]))
+        more = {"release": statement["release"], "model": statement["model"], "run": statement["run"]}
+        at = statements.moment(statement["made_at"])
+        text = json.dumps(world.verdict(environment, made_at=at, **{**more, **untrue}))
+        labels = {"owner": "bitnet.devops", "base": base, "release": statement["release"]}
+        given = " ".join(f"--label io.bitnet.{name}={value}" for name, value in labels.items())
+        machine.get(name).exec("sh", "-c", f"printf %s '{text}' | docker config create {given} untrue -")
 
     def traffic(self, environment: str, **options: Any) -> None:
         program = str(Path(sys.executable).parent / "ansible")
@@ -395,11 +413,65 @@ def test_each_environment_goes_by_itself_and_a_veto_takes_all_back(modes: Modes)
     assert modes.where() == before
     again = modes.play("bitnet.devops.consensus", fails=True, bitnet_quorum=2, bitnet_vetoes=["staging"], **asked)
     assert len(re.findall(r"changed=0", again)) == 3
+    modes.asked = asked
     # What follows goes by what the targets say.
     said = modes.play("bitnet.devops.rollout", "--limit", THREE, fails=True, bitnet_rollout_after=["dev", "staging"])
     assert re.search(r"may not go into production: dev: the decision on release \w+ is rollback", said)
     assert modes.where() == before
     modes.other()
+
+
+def other_run(modes: Modes) -> dict[str, Any]:
+    return {"bitnet_run": modes.asked["bitnet_run"] + "1"}
+
+
+# What is put beside the verdicts (dev and production promote, staging refuses), what is asked, what must come of it.
+UNTRUE: dict[str, tuple[dict[str, Any] | None, Callable[[Modes], dict[str, Any]], list[str]]] = {
+    "forged": (
+        {"signer": "mallory"}, lambda modes: {"bitnet_quorum": 3}, ["rollback: 2 of 3", "ignored, forged: verdict"],
+    ),
+    "lying": (
+        {"gates": (world.BAD_GATE,)},
+        lambda modes: {"bitnet_quorum": 3, "bitnet_environment_keys": with_key(modes, world.public("staging"))},
+        ["rollback: 2 of 3", "staging: contradictory", "none is believed"],
+    ),
+    "late": (
+        None, lambda modes: {"bitnet_quorum": 2, "bitnet_verdict_seconds": 1}, ["rollback: 0 of 3", "ignored, late"],
+    ),
+    "replayed": (
+        None, lambda modes: {"bitnet_quorum": 2, **other_run(modes)}, ["undecided: 0 of 3", "ignored, replayed"],
+    ),
+    "missing": (
+        None, lambda modes: {"bitnet_quorum": 3, "bitnet_environment_keys": with_silent(modes, "qa", "canary")},
+        ["undecided: 1 of 3", "canary, qa has until"],
+    ),
+}  # fmt: skip
+
+
+def with_silent(modes: Modes, *names: str) -> dict[str, list[str]]:
+    return {"dev": modes.vars["bitnet_environment_keys"]["dev"], **{name: [world.public(name)] for name in names}}
+
+
+def with_key(modes: Modes, line: str) -> dict[str, list[str]]:
+    keys = modes.vars["bitnet_environment_keys"]
+    return {**keys, "staging": [*keys["staging"], line]}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", UNTRUE)
+def test_verdicts_that_are_not_true(modes: Modes, kind: str) -> None:
+    untrue, ask, says = UNTRUE[kind]
+    before = modes.where()
+    if untrue is not None:
+        modes.put_verdict("staging", untrue)
+    try:
+        said = modes.play("bitnet.devops.consensus", "--check", fails=True, **{**modes.asked, **ask(modes)})
+    finally:
+        if untrue is not None:
+            modes.docker(TWO, "config", "rm", "untrue")
+    for text in says:
+        assert text in said, said[-6000:]
+    assert modes.where() == before
 
 
 @pytest.mark.full
@@ -441,8 +513,6 @@ class Approver:
     """A person with a key on the controller."""
 
     def __init__(self, folder: Path) -> None:
-        from ansible_collections.bitnet.devops.plugins.module_utils._consensus import signing
-
         self.path = folder / "alice"
         signing.make_key(str(self.path))
         self.public = signing.public_line(signing.read_key("path", str(self.path)))

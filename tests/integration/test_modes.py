@@ -71,6 +71,7 @@ CHEAP = {
     "swarm_rollout_timeout": 180,
     "swarm_rollout_wait_seconds": 30,
     "bitnet_commit_seconds": 60,
+    "swarm_rollout_retention_grace": 100000,  # what it collects after a while would count as a change
 }
 PAUSE = (
     "- ansible.builtin.command: docker pause bitnet-test-{{ inventory_hostname }}\n"

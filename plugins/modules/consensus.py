@@ -66,7 +66,8 @@ options:
     type: float
     default: 30
   environments:
-    description: The environments that have a say.
+    description:
+      - The environments that have a say. With none and O(quorum) V(0), approvals and freeze windows decide alone.
     type: list
     elements: dict
     required: true
@@ -88,7 +89,7 @@ options:
         type: bool
         default: false
   quorum:
-    description: How many environments must say promote, from 1 to all.
+    description: How many environments must say promote, from 1 to all. V(0) where there are no O(environments).
     type: int
     required: true
   verdicts:

@@ -55,6 +55,11 @@ options:
     type: str
     choices: [present, collected]
     default: present
+  keep:
+    description: So many of the newest other versions stay with O(state=collected), as a history.
+    type: int
+    default: 0
+    version_added: 0.2.0
   docker_host:
     description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
     type: str
@@ -122,13 +127,14 @@ def present(client: SwarmClient, kind: str, wanted: content.Wanted, act: bool) -
     return {"changed": True, "removed": [], "diff": diff}
 
 
-def collected(client: SwarmClient, kind: str, wanted: content.Wanted, act: bool) -> dict[str, t.Any]:
+def collected(client: SwarmClient, kind: str, wanted: content.Wanted, keep: int, act: bool) -> dict[str, t.Any]:
     in_use = content.used(client.services())
-    old = [
+    others = [
         version
         for version in content.versions(wanted.base, client.contents(kind))
-        if version["Spec"]["Name"] != wanted.name and version["Spec"]["Name"] not in in_use
+        if version["Spec"]["Name"] != wanted.name
     ]
+    old = [version for version in others[keep:] if version["Spec"]["Name"] not in in_use]
     for version in old if act else []:
         client.remove_content(kind, version["ID"])
     names = [version["Spec"]["Name"] for version in old]
@@ -144,6 +150,7 @@ def main() -> None:
             "key": {"type": "str", "no_log": True},
             "labels": {"type": "dict"},
             "state": {"type": "str", "choices": ["present", "collected"], "default": "present"},
+            "keep": {"type": "int", "default": 0},
             "docker_host": {"type": "str", "fallback": (env_fallback, ["DOCKER_HOST"])},
         },
         mutually_exclusive=[("config", "secret"), ("config", "key")],
@@ -158,8 +165,11 @@ def main() -> None:
     try:
         wanted = content.wanted(options["base"], options[kind], options["key"], options["labels"])
         client = SwarmClient(options["docker_host"] or "unix:///var/run/docker.sock")
-        run = present if options["state"] == "present" else collected
-        result = run(client, kind, wanted, not module.check_mode)
+        act = not module.check_mode
+        if options["state"] == "present":
+            result = present(client, kind, wanted, act)
+        else:
+            result = collected(client, kind, wanted, max(options["keep"], 0), act)
     except Conflict as error:
         module.fail_json(msg=f"{wanted.name} was created by somebody else at the same time; run again ({error})")
     except (Refused, DockerFailed) as error:

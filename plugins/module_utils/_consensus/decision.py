@@ -77,9 +77,12 @@ def policy_of(params: t.Mapping[str, t.Any]) -> Policy:
     people = [statements.person_name("approvers", each["name"]) for each in approvers]
     _unique("environments", names)
     _unique("approvers", people)
-    if not names:
-        raise BadInput("environments: it is empty; list the environments that give a verdict")
-    if not 1 <= params["quorum"] <= len(names):
+    if not names and params["quorum"]:
+        raise BadInput(
+            "environments: it is empty; list the environments that give a verdict, or ask with quorum 0 for approvals "
+            "and freeze windows alone"
+        )
+    if names and not 1 <= params["quorum"] <= len(names):
         raise BadInput(f"quorum: {params['quorum']} is not between 1 and {len(names)}, the number of environments")
     if not 0 <= params["approvals_required"] <= len(people):
         raise BadInput(

@@ -526,3 +526,11 @@ def test_an_approval_needs_to_say_for_where():
     people = [{"name": "alice", "keys": [world.public("alice")]}]
     with pytest.raises(BadInput, match="promote_to: it is empty"):
         world.policy(THREE, 2, approvers=people, approvals_required=1, promote_to="")
+
+
+def test_without_environments_approvals_and_freezes_decide_alone():
+    needs = {"approvers": [{"name": "alice", "keys": [world.public("alice")]}], "approvals_required": 1}
+    policy = world.policy({}, 0, **needs)
+    assert decide(policy, [], [], world.SOON).waiting_for == ("approvals",)
+    assert decide(policy, [], [world.approval("alice")], world.SOON).outcome == "promote"
+    assert decide(policy, [], [world.approval("alice", signer="mallory")], world.SOON).outcome == "undecided"

@@ -28,6 +28,9 @@ from ansible_collections.bitnet.devops.plugins.module_utils._consensus import si
 from tests.lab import machine, swarm
 from tests.unit import consensus_world as world
 
+# Three environments of which each rolls out take minutes.
+pytestmark = pytest.mark.full
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = dict(zip(("dev", "staging", "production"), swarm.NODES))
 ONE, TWO, THREE = swarm.NODES
@@ -295,7 +298,6 @@ FAULTS = {
         mend=lambda modes: machine.run("docker", "unpause", machine.container_name(TWO)),
     ),
 }  # fmt: skip
-REGULAR = ("a gate fails after",)
 
 
 def wait_for_edge(modes: Modes) -> None:
@@ -305,9 +307,7 @@ def wait_for_edge(modes: Modes) -> None:
         time.sleep(0.5)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in REGULAR else pytest.mark.full) for name in FAULTS]
-)
+@pytest.mark.parametrize("name", FAULTS)
 def test_a_hive_with_a_fault_is_all_old_or_mixed_and_the_next_run_converges(modes: Modes, name: str) -> None:
     fault = FAULTS[name]
     assert unchanged(modes.hive())  # what the test before has mended is whole
@@ -338,7 +338,6 @@ def test_a_hive_with_a_fault_is_all_old_or_mixed_and_the_next_run_converges(mode
     assert all(now[environment] != before[environment] for environment in ENVIRONMENTS)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(
     "moment",
     [
@@ -362,7 +361,6 @@ def test_a_controller_that_is_killed_leaves_what_the_next_run_finishes(modes: Mo
     assert all(now[environment] != before[environment] for environment in ENVIRONMENTS)
 
 
-@pytest.mark.full
 def test_what_a_killed_hive_has_committed_is_taken_back_by_a_next_one_that_fails(modes: Modes) -> None:
     modes.hive()
     before = modes.where()
@@ -456,7 +454,6 @@ def with_key(modes: Modes, line: str) -> dict[str, list[str]]:
     return {**keys, "staging": [*keys["staging"], line]}
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("kind", UNTRUE)
 def test_verdicts_that_are_not_true(modes: Modes, kind: str) -> None:
     untrue, ask, says = UNTRUE[kind]
@@ -473,7 +470,6 @@ def test_verdicts_that_are_not_true(modes: Modes, kind: str) -> None:
     assert modes.where() == before
 
 
-@pytest.mark.full
 def test_onward_after_a_promotion_its_soak_and_an_approval(modes: Modes) -> None:
     modes.hive()
     modes.other()

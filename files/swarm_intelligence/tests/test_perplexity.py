@@ -74,7 +74,7 @@ def natively(run: Run, kernels: Path, folder: Path, *more: object) -> tuple[int,
 
 def served(run: Run, url: object, token: Path, folder: Path) -> tuple[int, Any, str]:
     options = ("--token-file", token, "--expect", folder / "model.json", "--text", folder / "held-out.txt")
-    return run("model", "perplexity", "--url", url, *options, "--deadline", 10, "--json")
+    return run("model", "perplexity", "--url", url, *options, "--deadline", 60, "--json")
 
 
 # ---- what ships ----

@@ -216,6 +216,10 @@ def test_a_manager_is_back_when_the_others_reach_it():
         spare.wait(Client(Swarm([A, unreached, C], [], [])), "ready", "id-b", gap=False, timeout=0)
 
 
+def conflict(*_written):
+    raise Conflict("somebody writes")
+
+
 def test_after_its_return_services_are_whole_and_spread():
     together, apart = Swarm([A, B], [WEB], on(WEB, "a", "a")), Swarm([A, B], [WEB], on(WEB, "a", "b"))
     client = Client(together, together, apart)
@@ -225,7 +229,7 @@ def test_after_its_return_services_are_whole_and_spread():
     assert spare.wait(Client(apart), "back", "id-b", gap=False, timeout=5)["changed"] is False
 
     client = Client(together)
-    client.update = lambda *_written: (_ for _ in ()).throw(Conflict("somebody writes"))
+    client.update = conflict
     assert spare.wait(client, "back", "id-b", gap=False, timeout=5)["spread"] == []
 
 

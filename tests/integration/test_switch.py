@@ -553,6 +553,7 @@ def test_without_room_for_both_slots_requests_wait(traffic: Traffic) -> None:
     assert answers[503] == 0 or result["seconds"]["held"] > 5
 
 
+@pytest.mark.full
 def test_without_room_a_bad_release_gives_way_to_the_one_before(traffic: Traffic) -> None:
     active, releases = traffic.active, traffic.releases()
     traffic.site.shell("printf -- '- ansible.builtin.command: /bin/false\n' > /tmp/gate.yml")

@@ -76,9 +76,10 @@ CHEAP = {
     "bitnet_commit_seconds": 60,
     "swarm_rollout_retention_grace": 100000,  # what it collects after a while would count as a change
 }
-PAUSE = (
-    "- ansible.builtin.command: docker pause bitnet-test-{{ inventory_hostname }}\n"
-    "  delegate_to: localhost\n  become: false\n  when: bitnet_environment == 'staging'\n"
+# From here on nobody reaches it in this run.
+LOSE = (
+    "- ansible.builtin.set_fact: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}\n"
+    "  when: bitnet_environment == 'staging'\n"
 )
 FAIL = "- ansible.builtin.fail: {{msg: a gate of mine}}\n  when: bitnet_environment == '{}'\n"
 
@@ -91,10 +92,7 @@ class Modes:
         self.vars: dict[str, Any] = dict(CHEAP)
         self.context = 256
         self.asked: dict[str, str] = {}  # release and run of the verdicts that are there
-        more = {
-            "swarm": {"vars": {"ansible_connection": "community.docker.docker_api"}},
-            "builders": {"hosts": {ONE: None}},
-        }
+        more = {"builders": {"hosts": {ONE: None}}}
         (folder / "more.yml").write_text(yaml.safe_dump(more))
         (folder / "prepare.yml").write_text(PREPARE)
         (folder / "forward.py").write_text(FORWARD)
@@ -290,12 +288,10 @@ FAULTS = {
         mend=lambda modes: machine.run("docker", "unpause", machine.container_name(TWO)),
     ),
     "an environment is lost while it is prepared": Fault(
-        "MIXED", "No environment commits, and no traffic is moved: staging was lost while it was prepared", PAUSE,
-        mend=lambda modes: machine.run("docker", "unpause", machine.container_name(TWO)),
+        "MIXED", "No environment commits, and no traffic is moved: staging was lost while it was prepared", LOSE,
     ),
     "an environment is lost before it is taken back": Fault(
-        "MIXED", "production failed: .*a gate of mine", "", PAUSE + FAIL.format("production"),
-        mend=lambda modes: machine.run("docker", "unpause", machine.container_name(TWO)),
+        "MIXED", "production failed: .*a gate of mine", "", LOSE + FAIL.format("production"),
     ),
 }  # fmt: skip
 

@@ -314,7 +314,7 @@ def test_a_build_from_nothing_gives_the_same_digest(lab: Lab) -> None:
 def test_by_the_builder_and_the_signer_of_the_users(lab: Lab) -> None:
     """buildx with a builder of its own in buildah's place, and cosign: each the real one."""
     programs = {
-        "/root/.docker/cli-plugins/docker-buildx": "buildx",
+        "/usr/local/lib/docker/cli-plugins/docker-buildx": "buildx",
         "/usr/local/bin/buildkitd": "buildkitd",
         "/usr/local/bin/cosign": "cosign",
     }
@@ -327,9 +327,12 @@ def test_by_the_builder_and_the_signer_of_the_users(lab: Lab) -> None:
         "docker buildx inspect --bootstrap"
     )
     word = "a-word-of-the-tests"
-    lab.shell(f"cd /root && COSIGN_PASSWORD={word} cosign generate-key-pair && mv cosign.pub ours.pub")
+    lab.shell(f"mkdir /srv/keys; cd /srv/keys; COSIGN_PASSWORD={word} cosign generate-key-pair; mv cosign.pub ours.pub")
     lab.forget("bitnet/swarm-intelligence")
-    signing = ("-e", json.dumps({"image_build_cosign_key": "/root/cosign.key", "image_build_cosign_password": word}))
+    signing = (
+        "-e",
+        json.dumps({"image_build_cosign_key": "/srv/keys/cosign.key", "image_build_cosign_password": word}),
+    )
     try:
         assert word not in lab.play("build", "-vv", *signing, timeout=3000)
         digest = lab.digest(f"{REPOSITORY}:{lab.tag('bitnet/swarm-intelligence')}")
@@ -337,18 +340,20 @@ def test_by_the_builder_and_the_signer_of_the_users(lab: Lab) -> None:
         statement = json.loads(lab.shell(f"cat {folder}/provenance.json"))
         assert statement["predicate"]["runDetails"]["builder"]["version"] == {"builder": "buildx"}
         verify = "--insecure-ignore-tlog=true --allow-http-registry"
-        lab.shell(f"cosign verify --key /root/ours.pub {verify} {REPOSITORY}@{digest}")
+        lab.shell(f"cosign verify --key /srv/keys/ours.pub {verify} {REPOSITORY}@{digest}")
         blob = f"--insecure-ignore-tlog=true --bundle {folder}/provenance.json.sigstore {folder}/provenance.json"
-        lab.shell(f"cosign verify-blob --key /root/ours.pub {blob}")
+        lab.shell(f"cosign verify-blob --key /srv/keys/ours.pub {blob}")
         assert writing_tasks(lab.play("build", *signing), "image_build") == []
-        lab.shell(f"cd /root && COSIGN_PASSWORD={word} cosign generate-key-pair --output-key-prefix other")
-        refused = lab.shell(f"cosign verify --key /root/other.pub {verify} {REPOSITORY}@{digest} 2>&1 || echo refused")
+        lab.shell(f"cd /srv/keys; COSIGN_PASSWORD={word} cosign generate-key-pair --output-key-prefix other")
+        refused = lab.shell(
+            f"cosign verify --key /srv/keys/other.pub {verify} {REPOSITORY}@{digest} 2>&1 || echo refused"
+        )
         assert refused.endswith("refused"), refused
         lab.forget("bitnet/swarm-intelligence")
         lab.play("build", *signing, timeout=3000)
         assert lab.digest(f"{REPOSITORY}:{lab.tag('bitnet/swarm-intelligence')}") == digest
     finally:
-        lab.shell("docker buildx rm users; pkill -x buildkitd; rm -f /root/.docker/cli-plugins/docker-buildx")
+        lab.shell("docker buildx rm users; pkill -x buildkitd; rm -f /usr/local/lib/docker/cli-plugins/docker-buildx")
 
 
 @pytest.mark.full

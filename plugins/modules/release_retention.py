@@ -24,9 +24,8 @@ description:
   - Ended containers of our services go where they hold an image that goes.
   - The registry is looked at only if it is our container on a loopback address of this host, since then nobody else
     pulls from it. It stands still for the moment in which its space is freed, and that only if something was deleted.
-requirements:
-  - "Docker SDK for Python 5.0.3 or newer on the target (Debian and Ubuntu: python3-docker)"
-  - "Docker 20.10 or newer"
+extends_documentation_fragment:
+  - bitnet.devops.docker
 attributes:
   check_mode:
     support: full
@@ -87,9 +86,6 @@ options:
         and be about to name it.
     type: int
     default: 600
-  docker_host:
-    description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
-    type: str
 notes:
   - A folder in which a model is being made, C(models/.making-*), is left to the next run that goes on in it.
 seealso:

@@ -18,9 +18,8 @@ description:
   - It looks at the managers' quorum, at all nodes, and at the services with the label C(io.bitnet.owner=bitnet.devops).
   - A node with the label C(io.bitnet.upgrade) was drained for an upgrade; the value is the availability to return to.
   - Run it on a manager, on another one than the node itself if there is one.
-requirements:
-  - "Docker SDK for Python 5.0.3 or newer on the target (Debian and Ubuntu: python3-docker)"
-  - "Docker 20.10 or newer"
+extends_documentation_fragment:
+  - bitnet.devops.docker
 attributes:
   check_mode:
     support: full
@@ -55,9 +54,6 @@ options:
     description: Seconds to wait.
     type: float
     default: 300
-  docker_host:
-    description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
-    type: str
 seealso:
   - module: bitnet.devops.swarm_nodes
 """

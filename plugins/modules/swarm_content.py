@@ -18,9 +18,8 @@ description:
     of the same O(base) are removed as far as no service refers to them.
   - The name of a config ends in a hash of the content. That of a secret ends in a hash that is keyed with O(key), so
     that a weak value cannot be guessed from it.
-requirements:
-  - "Docker SDK for Python 5.0.3 or newer on the target (Debian and Ubuntu: python3-docker)"
-  - "Docker 20.10 or newer"
+extends_documentation_fragment:
+  - bitnet.devops.docker
 attributes:
   check_mode:
     support: full
@@ -60,9 +59,6 @@ options:
     type: int
     default: 0
     version_added: 0.2.0
-  docker_host:
-    description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
-    type: str
 seealso:
   - module: bitnet.devops.swarm_service
 """

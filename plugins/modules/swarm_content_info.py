@@ -14,9 +14,8 @@ author:
 description:
   - Gives back what M(bitnet.devops.swarm_content) has kept as configs with one O(base), the newest first.
   - Configs that are not ours are passed over, and secrets are never read.
-requirements:
-  - "Docker SDK for Python 5.0.3 or newer on the target (Debian and Ubuntu: python3-docker)"
-  - "Docker 20.10 or newer"
+extends_documentation_fragment:
+  - bitnet.devops.docker
 attributes:
   check_mode:
     support: full
@@ -36,9 +35,6 @@ options:
     description: Only those with these labels.
     type: dict
     default: {}
-  docker_host:
-    description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
-    type: str
 seealso:
   - module: bitnet.devops.swarm_content
 """

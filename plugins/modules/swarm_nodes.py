@@ -18,9 +18,8 @@ description:
   - A plan after one of whose steps fewer managers would live than must is refused before anything is done.
   - A node carries its inventory name as the label C(io.bitnet.node). Another node with the name of one that was given
     is what is left of a machine that came back as a new node; it is removed, unless it is ready.
-requirements:
-  - "Docker SDK for Python 5.0.3 or newer on the target (Debian and Ubuntu: python3-docker)"
-  - "Docker 20.10 or newer"
+extends_documentation_fragment:
+  - bitnet.devops.docker
 attributes:
   check_mode:
     support: full
@@ -69,9 +68,6 @@ options:
     description: Seconds that a node has for each step.
     type: float
     default: 60
-  docker_host:
-    description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
-    type: str
 seealso:
   - module: community.docker.docker_node
     description: One node, without a look at the others.

@@ -21,9 +21,8 @@ description:
   - Tasks are spread over the values of the label C(io.bitnet.failure-domain) first.
   - Fails if no node that is ready and active fits, with every node and why it does not.
   - Run it on a manager.
-requirements:
-  - "Docker SDK for Python 5.0.3 or newer on the target (Debian and Ubuntu: python3-docker)"
-  - "Docker 20.10 or newer"
+extends_documentation_fragment:
+  - bitnet.devops.docker
 attributes:
   check_mode:
     support: full
@@ -66,9 +65,6 @@ options:
     type: list
     elements: str
     default: []
-  docker_host:
-    description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
-    type: str
 seealso:
   - module: bitnet.devops.swarm_service
   - module: bitnet.devops.cpu_info

@@ -17,9 +17,8 @@ description:
   - Waits until every task runs what the specification says, and is healthy if there is a health check.
     If that does not happen it says what it awaited, what it saw last, and the last lines of the log.
   - Touches only services with the label C(io.bitnet.owner=bitnet.devops), which it gives to those that it creates.
-requirements:
-  - "Docker SDK for Python 5.0.3 or newer on the target (Debian and Ubuntu: python3-docker)"
-  - "Docker 20.10 or newer"
+extends_documentation_fragment:
+  - bitnet.devops.docker
 attributes:
   check_mode:
     support: full
@@ -354,9 +353,6 @@ options:
     description: Seconds to wait.
     type: int
     default: 300
-  docker_host:
-    description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
-    type: str
 notes:
   - P(community.docker.docker_swarm_service#module) covers more of Swarm, and has check mode and diff. It does not
     wait for the tasks, so a service that crashes is a success to it. It changes services of any owner, sets all labels,

@@ -17,9 +17,8 @@ description:
     Swarm stay, which M(community.docker.docker_swarm) would reset as far as it is not told them.
   - With O(unlock_key) it unlocks the manager on which it runs, and waits until that is back in its Swarm.
   - Neither keys nor tokens are in its result.
-requirements:
-  - "Docker SDK for Python 5.0.3 or newer on the target (Debian and Ubuntu: python3-docker)"
-  - "Docker 20.10 or newer"
+extends_documentation_fragment:
+  - bitnet.devops.docker
 attributes:
   check_mode:
     support: full
@@ -49,9 +48,6 @@ options:
     description: Seconds that the manager has to be back after it was unlocked.
     type: float
     default: 60
-  docker_host:
-    description: Docker's API on the target. Left out, it is E(DOCKER_HOST), or else the socket V(unix:///var/run/docker.sock).
-    type: str
 seealso:
   - module: community.docker.docker_swarm
     description: Makes a Swarm.

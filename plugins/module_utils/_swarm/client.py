@@ -33,6 +33,18 @@ class Conflict(Exception):
     """The service changed between our look and our write; nothing was written."""
 
 
+def _fields(spec: Json) -> Json:
+    """A service's specification as Docker's SDK takes it, beside the template of its tasks."""
+    return {
+        "name": spec["Name"],
+        "labels": spec["Labels"],
+        "mode": spec["Mode"],
+        "update_config": spec.get("UpdateConfig"),
+        "rollback_config": spec.get("RollbackConfig"),
+        "endpoint_spec": spec.get("EndpointSpec"),
+    }
+
+
 class SwarmClient:
     """One manager's API. Every call has a deadline."""
 
@@ -165,12 +177,7 @@ class SwarmClient:
                 f"create the service {spec['Name']}",
                 self.api.create_service,
                 spec["TaskTemplate"],
-                name=spec["Name"],
-                labels=spec["Labels"],
-                mode=spec["Mode"],
-                update_config=spec.get("UpdateConfig"),
-                rollback_config=spec.get("RollbackConfig"),
-                endpoint_spec=spec.get("EndpointSpec"),
+                **_fields(spec),
             )
         except docker.errors.NotFound as error:  # a network, for example
             raise DockerFailed(f"Docker did not create the service {spec['Name']}: {error.explanation}") from error
@@ -185,12 +192,7 @@ class SwarmClient:
                 service["ID"],
                 service["Version"]["Index"],
                 spec["TaskTemplate"],
-                name=spec["Name"],
-                labels=spec["Labels"],
-                mode=spec["Mode"],
-                update_config=spec.get("UpdateConfig"),
-                rollback_config=spec.get("RollbackConfig"),
-                endpoint_spec=spec.get("EndpointSpec"),
+                **_fields(spec),
             )
         except docker.errors.NotFound as error:
             raise Conflict("the service was removed") from error

@@ -26,7 +26,7 @@ def build(name: str) -> Path:
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         # A module of its own: `go install` refuses what has exclude directives, as buildx does.
         environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"}
         made = Path(folder) / name
@@ -40,5 +40,5 @@ def build(name: str) -> Path:
             )
             if done.returncode:
                 raise machine.LabError(f"{' '.join(command)}: {done.stderr.strip()[-2000:]}")
-        subprocess.run(["mv", str(made), str(target)], check=True)
+        made.replace(target)
     return target

@@ -7,7 +7,7 @@
     make bench-kernels ARGS="--rounds 2 --subjects wheel"     short
 
 Subjects, all with the same number of threads, on models of the published 2B-4T's dimensions with random weights:
-    chosen      the best variant that this CPU runs; IQ2_BN_R4, embeddings in Q8_0, as `model convert` makes it
+    chosen      the best variant that this CPU runs; IQ2_BN_R4, embeddings in Q6_K, as `model convert` makes it
     huge-pages  the same, the model read into transparent huge pages (which slots cannot share)
     plain-file  the same kernels; IQ2_BN, embeddings in F16
     VARIANT     another variant of the set, on the file of `chosen`; the one with the lowest rank is the floor
@@ -128,7 +128,7 @@ def collect(options: argparse.Namespace) -> dict[str, Subject]:
     """The subjects that were asked for; `chosen` comes first and is always there."""
     kernels, runnable = kernel_set(options.kernels)
     program = kernels / "bin" / "llama-bench"
-    converted, plain = model(options, ENGINE, "iq2_bn_r4", "q8_0"), model(options, ENGINE, "iq2_bn", "f16")
+    converted, plain = model(options, ENGINE, "iq2_bn_r4", "q6_k"), model(options, ENGINE, "iq2_bn", "f16")
     best = kernels / "lib" / runnable[0]
     found = {
         "chosen": Subject("chosen", program, best, converted),

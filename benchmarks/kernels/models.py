@@ -12,7 +12,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
-from swarm_intelligence import iq2bn
+from swarm_intelligence import iq2bn, q6k
 from swarm_intelligence.gguf_file import IQ2_BN, IQ2_BN_R4
 from swarm_intelligence.synthetic import BEGIN, CHAT_TEMPLATE, END, byte_alphabet
 
@@ -95,7 +95,7 @@ def _tensors(dimensions: Dimensions, ternary: str, embeddings: Type) -> Iterator
 
     shape = (dimensions.vocabulary, dimensions.width)
     table = random.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
-    raw = table.astype(np.float16) if embeddings == Type.F16 else gguf.quants.quantize(table, embeddings)
+    raw = q6k.encode(table) if embeddings == Type.Q6_K else table.astype(np.float16)
     yield "token_embd.weight", embeddings, shape, raw.view(np.int8).reshape(-1)
     yield norm("output_norm", dimensions.width)
     for layer in range(dimensions.layers):

@@ -209,7 +209,7 @@ def test_the_ordering_of_i2s_is_found(container: Container, runnable: str, order
     code, finding, error = perplexity(container, runnable, served)
     assert (code, finding["verdict"]) == (0, "pass"), f"{finding} {error}"
     types = container.ok("model", "inspect", served)["types"]
-    assert types == {"f32": 17, "iq2_bn_r4": 28, "q8_0": 1}
+    assert types == {"f32": 17, "iq2_bn_r4": 28, "q6_k": 1}
 
 
 def test_perplexity_of_wrong_kernels(container: Container, runnable: str) -> None:

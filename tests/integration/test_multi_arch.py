@@ -362,7 +362,7 @@ def test_with_a_model_of_the_published_dimensions_inside(lab: Lab) -> None:
     before = lab.tags("bitnet/swarm-intelligence")
     folder = machine.cache_dir() / "model-inside"
     folder.mkdir(exist_ok=True)
-    models.write(folder / "model.gguf", models.Dimensions(), models.ENGINE, "iq2_bn_r4", "q8_0")
+    models.write(folder / "model.gguf", models.Dimensions(), models.ENGINE, "iq2_bn_r4", "q6_k")
     write_record(folder / "model.gguf")
     try:
         lab.play("build", "-e", "image_build_model_path=/var/lib/bitnet/cache/model-inside", timeout=3000)

@@ -1,16 +1,17 @@
 # Copyright (c) 2026, bitnet.devops contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The two ternary layouts, against decoders written weight by weight from their descriptions."""
+"""The layouts of tensors, against decoders written weight by weight from their descriptions."""
 
 from __future__ import annotations
 
 import math
 import struct
 
+import gguf
 import numpy as np
 import pytest
-from swarm_intelligence import i2s, iq2bn
+from swarm_intelligence import i2s, iq2bn, q6k
 from swarm_intelligence.convert import choose
 from swarm_intelligence.gguf_file import IQ2_BN_R4
 from swarm_intelligence.reference import unpack
@@ -109,3 +110,23 @@ def test_iq2bn_r4_round_trip_and_parts() -> None:
     for first, rows in ((0, 12), (3, 1), (2, 7), (11, 1)):
         found = unpack(raw.reshape(-1), IQ2_BN_R4, (12, 128), first, rows)
         assert np.array_equal(found, wanted[first : first + rows])
+
+
+def test_q6k_as_the_gguf_package_reads_it() -> None:
+    """Each weight within half a step of its group, groups of nothing included, and the change small for the whole."""
+    table = np.random.default_rng(1).standard_normal((5, 512)).astype(np.float32)
+    table[1] *= np.float32(1e-3)
+    table[2, :256] = 0
+    table[3] = 0
+    table[4, 7] = 1000
+    raw = q6k.encode(table)
+    assert (raw.dtype, raw.shape) == (np.uint8, (5, 2 * 210))
+    found = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType.Q6_K)
+    assert not found[3].any()
+    assert not found[2, :256].any()
+    change = np.linalg.norm(found - table, axis=1)[[0, 1, 2]] / np.linalg.norm(table, axis=1)[[0, 1, 2]]
+    assert (change < 0.021).all()
+    assert abs(found[4, 7] - 1000) < 1000 / 62
+    assert np.abs(found[4, 256:] - table[4, 256:]).max() < np.abs(table[4, 256:]).max() / 50, (
+        "an outlier stays in its block"
+    )

@@ -32,7 +32,7 @@ I2_S = 36
 IQ1_BN = 134
 IQ2_BN = 135
 IQ2_BN_R4 = 335
-F32, F16, Q8_0, BF16 = 0, 1, 8, 30
+F32, F16, Q6_K, BF16 = 0, 1, 14, 30
 
 
 class ModelError(Exception):

@@ -16,12 +16,11 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 from gguf import GGUFValueType as Kind
 
-from . import i2s, iq2bn
-from .gguf_file import ARCHITECTURE, F16, F32, I2_S, IQ2_BN, IQ2_BN_R4, Q8_0, write_gguf
+from . import i2s, iq2bn, q6k
+from .gguf_file import ARCHITECTURE, F16, F32, I2_S, IQ2_BN, IQ2_BN_R4, Q6_K, write_gguf
 
 WIDTH = 512
 HIDDEN = 768
@@ -62,7 +61,7 @@ CHAT_TEMPLATE = (
 
 TYPES = {
     "iq2_bn": (IQ2_BN, iq2bn.encode, F16),
-    "iq2_bn_r4": (IQ2_BN_R4, iq2bn.encode_r4, Q8_0),
+    "iq2_bn_r4": (IQ2_BN_R4, iq2bn.encode_r4, Q6_K),
     "i2_s": (I2_S, i2s.encode, F16),
 }
 """Of the layers, how their matrices are written, and the type of the embeddings."""
@@ -157,11 +156,7 @@ def write(path: Path, seed: int = 1, layers: int = LAYERS, kind: str = "iq2_bn")
     stream = _Stream(seed)
     tokens, merges = vocabulary()
     embeddings = _embeddings(stream, tokens)
-    raw = (
-        embeddings
-        if table == F16
-        else gguf.quants.quantize(embeddings.astype(np.float32), gguf.GGMLQuantizationType(table))
-    )
+    raw = q6k.encode(embeddings) if table == Q6_K else embeddings
     tensors: dict[str, tuple[int, tuple[int, ...], np.ndarray]] = {
         "token_embd.weight": (table, embeddings.shape, raw),
         "output_norm.weight": (F32, (WIDTH,), _norm(stream, "output_norm", WIDTH)),

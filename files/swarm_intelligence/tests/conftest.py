@@ -59,7 +59,7 @@ def start_api(injector: FaultInjector) -> Iterator[Callable[..., Api]]:
 
         thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
         thread.start()
-        assert running.wait(10)
+        assert running.wait(60)
         wait_until(lambda: parts["server"].started)
         api = Api(f"http://127.0.0.1:{port}", injector=injector, thread=thread, **parts)
         started.append(api)

@@ -115,7 +115,8 @@ def test_keys_go_on_while_the_database_is_away(start_api, data, cli, postgres, m
 @pytest.mark.parametrize(
     "key",
     ["bitnet_", "bitnet_" + "a" * 12, "bitnet_aaaaaaaaaaaa_' OR 1=1 --" + "x" * 30,
-     "bitnet_" + "é" * 12 + "_" + "x" * 43, "x" * 5000, "bitnet_aaaaaaaaaaaa_" + "x" * 44, "%00", "bitnet_aaaaaaaaaaaa_" + "x" * 43],
+     "bitnet_" + "é" * 12 + "_" + "x" * 43, "x" * 5000, "bitnet_aaaaaaaaaaaa_" + "x" * 44, "%00",
+     "bitnet_aaaaaaaaaaaa_" + "x" * 43],
 )  # fmt: skip
 def test_hostile_keys_are_unknown(start_api, data, cli, key):
     api = start(start_api, data)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -182,6 +183,7 @@ class Database:
         self.reason = "not asked yet"
         self.schema: Schema | None = None
         """What was seen last, also while the database is away."""
+        self.seen = 0.0
         self.engine: AsyncEngine = create_async_engine(
             "postgresql+psycopg://",
             async_creator=source.connect,
@@ -226,7 +228,7 @@ class Database:
         except (DBAPIError, PoolTimeout, SettingsError, TimeoutError, OSError, psycopg.Error) as error:
             self._away(reason_of(error))
             return
-        self.schema = schema
+        self.schema, self.seen = schema, time.monotonic()
         problem = schema.problem()
         if problem:
             self._away(f"{problem} (see 'bitnet-cli database check')")
@@ -263,6 +265,7 @@ class Database:
             "up": self.up,
             "reason": self.reason,
             "schema": schema,
+            "schema_seconds_ago": round(time.monotonic() - self.seen, 1) if self.schema else None,
             "release": {"minimum": MINIMUM, "maximum": MAXIMUM},
             "usable": not self.schema.problem() if self.schema else None,
         }

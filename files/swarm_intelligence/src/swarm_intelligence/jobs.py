@@ -172,7 +172,8 @@ class Jobs:
         if self._marking is not None and not self._marking.done():
             return
         with suppress(RedisAway):  # then what was known last holds
-            self.active = await self.redis.ask(self.redis.client.get(self.active_key)) or ""
+            active: Any = await self.redis.ask(self.redis.client.get(self.active_key))
+            self.active = active or ""
 
     # ---- the worker
 

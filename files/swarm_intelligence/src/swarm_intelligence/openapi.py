@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from . import __version__
@@ -74,7 +75,7 @@ def _jobs() -> dict[str, Any]:
 
 def document(jobs: bool = False) -> dict[str, Any]:
     """With jobs where the service has them."""
-    models = [CompletionRequest, ChatRequest, *([JobRequest] if jobs else [])]
+    models: list[type[BaseModel]] = [CompletionRequest, ChatRequest, *([JobRequest] if jobs else [])]
     _unused, schemas = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )

@@ -35,6 +35,24 @@ def require_programs() -> None:
     assert done.returncode == 0, f"needed: apt-get install {' '.join(missing)} ({done.stderr.strip()[-300:]})"
 
 
+class Authority:
+    """A CA of the tests' own, and what it has signed for 127.0.0.1."""
+
+    def __init__(self, folder: Path) -> None:
+        self.certificate, self.key = folder / "server.pem", folder / "server.key"
+        self.ca, ca_key, request = folder / "ca.pem", folder / "ca.key", folder / "request"
+        names = folder / "names"
+        names.write_text("subjectAltName=IP:127.0.0.1\n")
+        new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        for command in (
+            ["req", "-x509", *new, "-subj", "/CN=tests", "-keyout", ca_key, "-out", self.ca, "-days", "2"],
+            ["req", *new, "-subj", "/CN=server", "-keyout", self.key, "-out", request],
+            ["x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", ca_key, "-CAcreateserial", "-extfile", names,
+             "-out", self.certificate, "-days", "2"],
+        ):  # fmt: skip
+            subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True, timeout=60)
+
+
 class Postgres:
     """It does not run as root: then as the user postgres that its package has made."""
 
@@ -72,6 +90,18 @@ class Postgres:
         for pid in (parent, *map(int, children.split())):
             os.kill(pid, number)
 
+    def secure(self, authority: Authority) -> None:
+        """TLS beside what there is; the other connections stay."""
+        for source, name in ((authority.certificate, "server.crt"), (authority.key, "server.key")):
+            target = self.folder / "data" / name
+            shutil.copy(source, target)
+            target.chmod(0o600)
+            if self.as_user:
+                shutil.chown(target, "postgres", "postgres")
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET ssl = on")
+            connection.execute("SELECT pg_reload_conf()")
+
     def create(self, name: str) -> str:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
@@ -92,16 +122,22 @@ class Postgres:
 
 
 class RedisServer:
-    def __init__(self) -> None:
+    def __init__(self, authority: Authority | None = None) -> None:
         require_programs()
         self.port = free_port()
+        self.authority = authority
         self.folder = Path(tempfile.mkdtemp(prefix="bitnet-redis-"))
-        self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+        self.url = f"redis{'s' if authority else ''}://:{PASSWORD}@127.0.0.1:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
         settings = f"port {self.port}\nbind 127.0.0.1\nrequirepass {PASSWORD}\nsave ''\nappendonly no\n"
+        if self.authority:
+            settings += (
+                f"port 0\ntls-port {self.port}\ntls-auth-clients no\ntls-ca-cert-file {self.authority.ca}\n"
+                f"tls-cert-file {self.authority.certificate}\ntls-key-file {self.authority.key}\n"
+            )
         (self.folder / "redis.conf").write_text(settings)
         self.process = subprocess.Popen(
             ["redis-server", self.folder / "redis.conf"], stdout=subprocess.DEVNULL, cwd=self.folder
@@ -118,7 +154,8 @@ class RedisServer:
             return False
 
     def client(self) -> redis.Redis:
-        return redis.Redis.from_url(self.url, decode_responses=True)
+        trust = {"ssl_ca_certs": str(self.authority.ca)} if self.authority else {}
+        return redis.Redis.from_url(self.url, decode_responses=True, **trust)
 
     def stop(self) -> None:
         if self.process is not None:

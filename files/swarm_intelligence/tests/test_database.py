@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,7 +18,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from api_lab import settings_with, wait_until
-from data_lab import PASSWORD
+from data_lab import PASSWORD, Authority, RedisServer
 from swarm_intelligence import data as service_data
 from swarm_intelligence import schema
 from swarm_intelligence.database import Source, metadata
@@ -179,3 +183,55 @@ def test_nothing_is_said_where_nothing_is_set(api):
     assert not {"database", "redis"} & set(api.get("/api").json())
     assert "bitnet_database_up" not in api.get("/metrics").text
     assert api.get("/v1/jobs/x").status_code == 404
+
+
+def test_a_container_whose_files_are_missing_does_not_start(tmp_path):
+    (tmp_path / "tokens").write_text(json.dumps({"schema": 1, "tokens": {"tests": "0" * 64}}))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "BITNET_TOKENS_FILE": str(tmp_path / "tokens"),
+        "BITNET_DATABASE_URL_FILE": "/run/secrets/missing",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "swarm_intelligence.orchestrator"], env=environment, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "BITNET_DATABASE_URL_FILE='/run/secrets/missing'" in done.stdout) == (78, True)
+
+
+def test_tls_with_a_ca_of_ones_own(start_api, data, postgres, tmp_path):
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "other").mkdir()
+    ours, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
+    postgres.secure(ours)
+    secure_redis = RedisServer(ours)
+    try:
+        (tmp_path / "redis-url").write_text(secure_redis.url)
+        trusting = start_api(**data, database_ca_file=str(ours.ca), redis_ca_file=str(ours.ca))
+        wait_until(lambda: trusting.service.data.states() == {"database": "up", "redis": "up"})
+        assert execute(Path(data["database_url_file"]).read_text().strip(), "SHOW ssl").fetchone() == ("on",)
+        wrong = start_api(**data, database_ca_file=str(other.ca), redis_ca_file=str(other.ca))
+        wait_until(lambda: "certificate verify failed" in wrong.service.data.database.reason)
+        wait_until(lambda: "certificate verify failed" in wrong.service.data.redis.reason.lower())
+        assert wrong.service.data.states() == {"database": "away", "redis": "away"}
+    finally:
+        secure_redis.remove()
+
+
+def test_both_away_at_the_start_and_there_later(start_api, data, postgres, redis_server):
+    postgres.stop()
+    redis_server.stop()
+    try:
+        api = start_api(**data, requests_per_minute="600")
+        assert api.post("/v1/completions", {"prompt": "Hi"}).status_code == 200
+        said = {"ready": True, "database": "away", "redis": "away"}
+        assert api.get("/ready", authorized=False).json() == said
+        assert PASSWORD not in api.get("/api").text
+        refused = api.post("/v1/jobs", {"url": "/v1/completions", "body": {"prompt": "Hi"}})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "jobs_unavailable")
+    finally:
+        postgres.start()
+        redis_server.start()
+    wait_until(lambda: api.service.data.states() == {"database": "up", "redis": "up"})
+    wait_until(lambda: api.metric('bitnet_ledger_rows_total{kind="written"}') == 1)

@@ -35,6 +35,7 @@ FRESH_SECONDS = 10.0
 """So long a key is believed without asking again: a revoked one ends within this time."""
 KEPT_SECONDS = 3600.0
 """So long a key that was good goes on while the database is away."""
+ASK_SECONDS = 2.0
 REMEMBERED = 10_000
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -78,7 +79,7 @@ class Keys:
 
     async def _ask(self, identity: str, digest: bytes, known: _Remembered | None) -> _Remembered:
         try:
-            async with self.database.begin() as connection:
+            async with self.database.begin(ASK_SECONDS) as connection:
                 row = (await connection.execute(select(api_keys).where(api_keys.c.id == identity))).first()
         except Away:
             if known is not None and time.monotonic() - known.asked < KEPT_SECONDS:

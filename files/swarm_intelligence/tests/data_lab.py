@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -23,16 +24,20 @@ PASSWORD = "correct-horse-9f2c"
 
 def require_programs() -> None:
     """Debian's packages; installed where that is possible, else what is missing is said."""
-    missing = [] if (PROGRAMS / "postgres").exists() else ["postgresql-15"]
-    missing += [] if shutil.which("redis-server") else ["redis-server"]
-    if not missing:
-        return
-    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = [*sudo, "apt-get", "install", "-qy", "--no-install-recommends", *missing]
-    for command in ([*sudo, "apt-get", "update", "-q"], install):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, f"needed: apt-get install {' '.join(missing)} ({done.stderr.strip()[-300:]})"
+    with (Path(tempfile.gettempdir()) / "bitnet-test-packages.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of pytest come here at the same time
+        missing = [] if (PROGRAMS / "postgres").exists() else ["postgresql-15"]
+        missing += [] if shutil.which("redis-server") else ["redis-server"]
+        if not missing:
+            return
+        sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        apt = [*sudo, "apt-get", "-qy", "-o", "DPkg::Lock::Timeout=300"]
+        for command in (["update"], ["install", "--no-install-recommends", *missing]):
+            done = subprocess.run(
+                [*apt, *command], env=environment, capture_output=True, text=True, timeout=600, check=False
+            )
+            assert done.returncode == 0, f"needed: apt-get install {' '.join(missing)} ({done.stderr.strip()[-300:]})"
 
 
 class Authority:

@@ -221,7 +221,9 @@ class Jobs:
             return None
         except RedisAway:
             oldest = select(jobs.c.id).where(jobs.c.environment == self.environment, jobs.c.state == QUEUED)
-            which = jobs.c.id.in_(oldest.order_by(jobs.c.created_at).limit(1).with_for_update(skip_locked=True))
+            # Equal to it, and not in it: PostgreSQL may run what is behind an IN for each row anew, and so take several.
+            oldest = oldest.order_by(jobs.c.created_at).limit(1).with_for_update(skip_locked=True)
+            which = jobs.c.id == oldest.scalar_subquery()
         taken = {
             "state": RUNNING,
             "worker": self.worker,

@@ -221,7 +221,7 @@ class Jobs:
             return None
         except RedisAway:
             oldest = select(jobs.c.id).where(jobs.c.environment == self.environment, jobs.c.state == QUEUED)
-            # Equal to it, and not in it: PostgreSQL may run what is behind an IN for each row anew, and so take several.
+            # Equal to it, and not in it: PostgreSQL may run what is behind an IN for each row anew, and so take more.
             oldest = oldest.order_by(jobs.c.created_at).limit(1).with_for_update(skip_locked=True)
             which = jobs.c.id == oldest.scalar_subquery()
         taken = {

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, bitnet.devops contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Numbered writes, one transaction each, until the container is stopped; in the image of the members, which has psycopg2.
+"""Numbered writes, one transaction each, until the container is stopped; in the image of the members, with psycopg2.
 
 database_writer.py NAME CONNECTION    prints `ack NAME NUMBER TIME` for what was acknowledged, else `no ... WHY`
 """

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 only=(-m 'not full' tests/integration)
-scenarios=(docker_engine swarm_cluster image_build swarm_rollout traffic teardown)
+scenarios=(docker_engine swarm_cluster image_build swarm_rollout traffic database teardown)
 if [ "${1:-}" = --full ]; then
     only=(tests/integration tests/unit/roles)
     scenarios+=(swarm_upgrade) # three machines: longer than CI has

@@ -72,7 +72,8 @@ case "${1:-}" in
         exec keep.py patroni "$settings/patroni.yml"
         ;;
     pgbouncer)
-        printf '[pgbouncer]\nlisten_addr = %s,127.0.0.1\n%%include %s/pgbouncer.ini\n' "$address" "$settings" > "$run/pgbouncer.ini"
+        # The included file ends within [pgbouncer]; that section begun a second time would forget what the first one said.
+        printf '%%include %s/pgbouncer.ini\nlisten_addr = %s,127.0.0.1\n' "$settings" "$address" > "$run/pgbouncer.ini"
         exec keep.py haproxy -db -f "$settings/haproxy.cfg" -- pgbouncer "$run/pgbouncer.ini"
         ;;
     redis)

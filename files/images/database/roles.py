@@ -47,7 +47,8 @@ def main() -> None:
         cursor.execute("SET statement_timeout = '30s'")
         cursor.execute("SELECT pg_is_in_recovery()")
         if cursor.fetchone()[0]:
-            sys.exit("roles.py: this member is no leader")
+            print("roles.py: this member does not lead", file=sys.stderr)
+            sys.exit(3)
         cursor.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [user])
         found = cursor.fetchone()
         if found is None or not fits(found[0], wanted["password"]):

@@ -20,7 +20,7 @@ description:
   - V(rollback) follows from the refusal of an environment with a veto, from so many refusals that O(quorum) is out of
     reach, and from the end of the deadline without O(quorum) or without the verdict of an environment with a veto.
     Silence is no consent, since whoever cuts a line must not promote by it.
-  - An environment that has signed different verdicts in one run, or promotes against its own gates, is
+  - An environment that has signed different verdicts of one cluster in one run, or promotes against its own gates, is
     V(contradictory), which weighs as a refusal.
   - V(promote) needs O(quorum) verdicts that promote and one of every environment with a veto, O(approvals_required)
     approvals and no open freeze window. Lacking the last two, a release waits and is not rolled back.
@@ -84,6 +84,13 @@ options:
         type: list
         elements: str
         required: true
+      clusters:
+        description:
+          - Its clusters, where it has several. It promotes if all of them do, refuses if one does, and is silent while
+            one is. If none is listed, those that have spoken are all.
+        type: list
+        elements: str
+        default: []
       veto:
         description: Whether its refusal alone decides. Without its verdict nothing is promoted.
         type: bool
@@ -221,12 +228,11 @@ environments:
       description: What speaks against promotion.
       type: list
       elements: str
-    id:
-      description: Which verdict counted, a hash of it. Empty if none did.
-      type: str
-    made_at:
-      description: When that was made.
-      type: str
+    verdicts:
+      description: Which counted, of each cluster one.
+      type: list
+      elements: dict
+      sample: [{id: 5f1d0c9be7aa, cluster: eu-west-1, made_at: "2026-11-26T10:30:00.000000Z"}]
 ignored:
   description: What did not count.
   returned: success
@@ -248,8 +254,8 @@ ignored:
     reason:
       description:
         - V(forged) is one that no listed key, or another's, has signed as it is. V(replayed) is of another release,
-          model, run or environment, or older than the run. V(late), V(early), V(duplicate), V(contradictory) and
-          V(unreadable) say it themselves.
+          model, run, environment or cluster, or older than the run. V(late), V(early), V(duplicate), V(contradictory)
+          and V(unreadable) say it themselves.
       type: str
     explanation:
       description: Why, for people.
@@ -316,7 +322,12 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "required": True,
-                "options": {"name": text, "keys": keys, "veto": {"type": "bool", "default": False}},
+                "options": {
+                    "name": text,
+                    "keys": keys,
+                    "clusters": {"type": "list", "elements": "str", "default": []},
+                    "veto": {"type": "bool", "default": False},
+                },
             },
             "quorum": {"type": "int", "required": True},
             "verdicts": {"type": "list", "elements": "raw", "default": []},

@@ -44,7 +44,7 @@ options:
       - V(switch) sends O(share) percent of new requests to the slot that holds O(release). With 100 that slot becomes
         active and the operation ends.
       - V(rollback) makes the idle slot active again. It is refused unless that slot holds O(release), ready at full
-        capacity.
+        capacity, and unless the schema of the release's database still lets it work.
       - V(park) drains the idle slot and stops its tasks (parked cold), where memory is short.
       - V(pause) stops a stepwise switch before its next step, V(resume) lets it go on.
       - V(abort) takes everything back to the active slot and ends the operation. What is active already stays so.
@@ -98,6 +98,14 @@ options:
     description: Why. Required for V(freeze) and V(pause).
     type: str
     default: ""
+  check_schema:
+    description:
+      - A release that uses a database says in the label C(io.bitnet.schemas) of its slot which schemas it knows. A
+        switch or rollback to it is refused where the slots say that the database has one that it cannot work with.
+      - With V(true), V(rollback) is also refused where no slot can say which schema the database has.
+    type: bool
+    default: true
+    version_added: 0.3.0
 seealso:
   - module: bitnet.devops.traffic_info
   - module: bitnet.devops.traffic_gate
@@ -200,6 +208,7 @@ def main() -> None:
             "wait_seconds": {"type": "float", "default": 30},
             "asked_by": {"type": "str", "default": "unknown"},
             "reason": {"type": "str", "default": ""},
+            "check_schema": {"type": "bool", "default": True},
             "state_dir": {"type": "path", "default": "/var/lib/bitnet"},
             "docker_host": {"type": "str", "fallback": (env_fallback, ["DOCKER_HOST"])},
         },
@@ -221,6 +230,7 @@ def main() -> None:
         wait_seconds=options["wait_seconds"],
         asked_by=options["asked_by"],
         reason=options["reason"],
+        check_schema=options["check_schema"],
     )
     try:
         client = SwarmClient(options["docker_host"] or "unix:///var/run/docker.sock")

@@ -38,6 +38,10 @@ options:
     description: The environment that speaks.
     type: str
     required: true
+  cluster:
+    description: Which of its clusters, where it has several. Each of them gives a verdict.
+    type: str
+    default: ""
   release:
     description: Id of the release that was judged.
     type: str
@@ -134,6 +138,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "environment": {"type": "str", "required": True},
+            "cluster": {"type": "str", "default": ""},
             "release": {"type": "str", "required": True},
             "model": {"type": "str", "required": True},
             "run": {"type": "str", "required": True},

@@ -53,7 +53,9 @@ def params(environments: dict[str, bool], quorum: int, **more: Any) -> dict[str,
         "began_at": "2026-11-26T11:00:00+01:00",
         "deadline": 3600.0,
         "clock_skew": 30.0,
-        "environments": [{"name": name, "keys": [public(name)], "veto": veto} for name, veto in environments.items()],
+        "environments": [
+            {"name": name, "keys": [public(name)], "clusters": [], "veto": veto} for name, veto in environments.items()
+        ],
         "quorum": quorum,
         "promote_to": "production",
         "approvals_required": 0,
@@ -72,6 +74,7 @@ def said(environment: str, decides: str = "promote", **more: Any) -> statements.
     return dataclasses.replace(
         statements.Verdict(
             environment=environment,
+            cluster="",
             release=RELEASE,
             model=MODEL,
             run=RUN,

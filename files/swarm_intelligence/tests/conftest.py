@@ -11,6 +11,7 @@ import hashlib
 import json
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
 from api_lab import TOKEN, Api, FaultInjector, settings_with, wait_until  # noqa: E402
+from data_lab import Postgres, RedisServer  # noqa: E402
 from engine_lab import make_kernels  # noqa: E402
 from swarm_intelligence import cli  # noqa: E402
 from swarm_intelligence.api import Server  # noqa: E402
@@ -57,7 +59,7 @@ def start_api(injector: FaultInjector) -> Iterator[Callable[..., Api]]:
 
         thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
         thread.start()
-        assert running.wait(10)
+        assert running.wait(60)
         wait_until(lambda: parts["server"].started)
         api = Api(f"http://127.0.0.1:{port}", injector=injector, thread=thread, **parts)
         started.append(api)
@@ -71,6 +73,41 @@ def start_api(injector: FaultInjector) -> Iterator[Callable[..., Api]]:
 @pytest.fixture
 def api(start_api: Callable[..., Api]) -> Api:
     return start_api()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> str:
+    """A database that is empty."""
+    return postgres.create(f"test-{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def url_file(tmp_path: Path, database_url: str) -> Path:
+    path = tmp_path / "database-url"
+    path.write_text(database_url + "\n")
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path, url_file: Path, redis_server: RedisServer) -> dict[str, str]:
+    """The settings of a service with an empty database and an empty Redis."""
+    redis_server.client().flushall()
+    (tmp_path / "redis-url").write_text(redis_server.url)
+    return {"database_url_file": str(url_file), "redis_url_file": str(tmp_path / "redis-url")}
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import httpx
-from api_lab import AUTHORIZED, TOKEN
+import pytest
+from api_lab import AUTHORIZED, TOKEN, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,11 @@ JSON = st.recursive(
 FIELDS = ["prompt", "messages", "max_tokens", "temperature", "stop", "stream", "seed", "n", "model", "logprobs"]
 
 
-def test_requests_from_the_openapi_document(api, tmp_path):
+@pytest.mark.parametrize("kept", ["nothing", "data"])
+def test_requests_from_the_openapi_document(start_api, request, tmp_path, kept):
+    api = start_api(**(request.getfixturevalue("data") if kept == "data" else {}))
+    if kept == "data":
+        wait_until(lambda: api.service.data.database.up and api.service.data.redis.up)
     program = Path(sys.executable).with_name("schemathesis")
     command = [str(program), "run", api.url + "/openapi.json", "--header", f"Authorization: Bearer {TOKEN}"]
     command += [

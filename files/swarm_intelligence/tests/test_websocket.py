@@ -12,11 +12,14 @@ from types import SimpleNamespace
 import pytest
 from api_lab import AUTHORIZED, TOKEN, wait_until
 from swarm_intelligence import websocket
+from swarm_intelligence.auth import Principal
 from swarm_intelligence.engine import Piece
 from swarm_intelligence.schemas import WsGenerate
 from swarm_intelligence.websocket import Connection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+
+PRINCIPAL = Principal("token:tests", "tests", frozenset({"generate"}))
 
 
 def open_ws(api, headers=None):
@@ -212,9 +215,9 @@ def test_a_client_that_does_not_read_ends_its_generation_and_nothing_else(monkey
         await asyncio.sleep(60)
 
     monkeypatch.setattr(websocket, "SEND_SECONDS", 0.05)
-    service = SimpleNamespace(generation=generation, pieces=pieces)
+    service = SimpleNamespace(generation=generation, pieces=pieces, account=lambda entry: ended.append(entry.status))
     connection = Connection(service, SimpleNamespace(send_text=never, headers={}))
     request = WsGenerate(type="generate", id="a", prompt="Hi")
-    asyncio.run(asyncio.wait_for(connection._generate(request, "tests"), 5))  # no error that nobody would see
-    assert ended == ["pieces", "generation"]
+    asyncio.run(asyncio.wait_for(connection._generate(request, PRINCIPAL), 5))  # no error that nobody would see
+    assert ended == ["pieces", "generation", 499]
     assert connection.generations == {}

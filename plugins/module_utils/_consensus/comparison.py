@@ -58,9 +58,9 @@ def _best(name: str, values: t.Mapping[str, float], promoting: t.Container[str])
     return [who for who, value in judged.items() if value == best]
 
 
-def comparison(verdicts: t.Iterable[Verdict], promoting: t.Container[str]) -> Json:
-    by_environment = {verdict.environment: verdict for verdict in verdicts}
-    bindings = {who: flat(verdict.binding) for who, verdict in by_environment.items()}
+def comparison(verdicts: t.Mapping[str, Verdict], promoting: t.Container[str]) -> Json:
+    """Of verdicts by environment (of several clusters: ENVIRONMENT/CLUSTER)."""
+    bindings = {who: flat(verdict.binding) for who, verdict in verdicts.items()}
     differing = {
         key: values
         for key, values in _by_name(bindings).items()
@@ -69,12 +69,12 @@ def comparison(verdicts: t.Iterable[Verdict], promoting: t.Container[str]) -> Js
     return {
         "bindings": {
             who: {"id": binding_id(verdict.binding), "binding": verdict.binding}
-            for who, verdict in sorted(by_environment.items())
+            for who, verdict in sorted(verdicts.items())
         },
         "differing": differing,
         "measured": {
             name: {"values": values, "best": _best(name, values, promoting)}
-            for name, values in _by_name({who: _measured(verdict) for who, verdict in by_environment.items()}).items()
+            for name, values in _by_name({who: _measured(verdict) for who, verdict in verdicts.items()}).items()
         },
     }
 

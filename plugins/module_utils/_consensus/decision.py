@@ -40,6 +40,7 @@ class Policy:
     deadline: datetime.datetime
     skew: datetime.timedelta
     vetoes: t.Mapping[str, bool]  # each environment, and whether its refusal alone decides
+    clusters: t.Mapping[str, tuple[str, ...]]  # of each environment, all that must be heard; none: whoever speaks
     keys: Keyring
     quorum: int
     promote_to: str
@@ -112,6 +113,12 @@ def policy_of(params: t.Mapping[str, t.Any]) -> Policy:
         deadline=deadline,
         skew=skew,
         vetoes={name: bool(each["veto"]) for name, each in sorted(zip(names, environments), key=lambda pair: pair[0])},
+        clusters={
+            name: tuple(
+                sorted({statements.cluster_name("environments: clusters", cluster) for cluster in each["clusters"]})
+            )
+            for name, each in zip(names, environments)
+        },
         keys=keys,
         quorum=params["quorum"],
         promote_to=statements.environment_name("promote_to", params["promote_to"]) if params["promote_to"] else "",
@@ -201,6 +208,12 @@ def _count_verdict(policy: Policy, statement: Json, now: datetime.datetime) -> V
     ):
         if told != wanted:
             raise _Ignored("replayed", f"it is of {what} {printable(told)}, this is {wanted}")
+    clusters = policy.clusters[verdict.environment]
+    if clusters and verdict.cluster not in clusters:
+        raise _Ignored(
+            "replayed",
+            f"it is of cluster {printable(verdict.cluster) or '(none)'}, and those are {', '.join(clusters)}",
+        )
     made = written(verdict.made_at)
     if verdict.made_at < policy.oldest:
         raise _Ignored("replayed", f"it was made at {made}, before the run began at {written(policy.began)}")
@@ -235,13 +248,24 @@ def _count_approval(policy: Policy, statement: Json, now: datetime.datetime) -> 
 
 @dataclasses.dataclass(frozen=True)
 class Vote:
-    """Where one environment stands, and the verdict that says so, unless it is silent or has signed several."""
+    """Where one environment stands, and the verdicts that say so: one, or one of each of its clusters."""
 
     environment: str
     veto: bool
     state: str
     why: tuple[str, ...] = ()
-    counted: Counted[Verdict] | None = None
+    heard: tuple[Counted[Verdict], ...] = ()
+    silent: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.environment} ({', '.join(self.silent)})" if self.silent and self.heard else self.environment
+
+    def places(self) -> dict[str, Verdict]:
+        """Each verdict by what to call where it was made."""
+        return {
+            f"{self.environment}/{each.statement.cluster}" if len(self.heard) > 1 else self.environment: each.statement
+            for each in self.heard
+        }
 
     def document(self) -> Json:
         return {
@@ -249,15 +273,44 @@ class Vote:
             "veto": self.veto,
             "state": self.state,
             "why": list(self.why),
-            "id": self.counted.id if self.counted else "",
-            "made_at": written(self.counted.statement.made_at) if self.counted else "",
+            "verdicts": [
+                {"id": each.id, "cluster": each.statement.cluster, "made_at": written(each.statement.made_at)}
+                for each in self.heard
+            ],
         }
 
 
-def _vote(name: str, veto: bool, counted: t.Sequence[Counted[Verdict]]) -> tuple[Vote, list[Ignored]]:
+# Of what the clusters of an environment say the first of these holds for all: it promotes if each of them does.
+_WORST_FIRST = (CONTRADICTORY, REFUSE, SILENT, PROMOTE)
+
+
+def _vote(
+    name: str, veto: bool, clusters: t.Sequence[str], counted: t.Sequence[Counted[Verdict]]
+) -> tuple[Vote, list[Ignored]]:
     own = [each for each in counted if each.statement.environment == name]
+    spoke = sorted({each.statement.cluster for each in own})
+    parts: dict[str, Vote] = {}
+    ignored: list[Ignored] = []
+    for cluster in clusters or spoke or [""]:
+        theirs = [each for each in own if each.statement.cluster == cluster]
+        parts[cluster], more = _part(name, veto, cluster, theirs)
+        ignored += more
+    if len(parts) == 1:
+        return next(iter(parts.values())), ignored
+    return Vote(
+        name,
+        veto,
+        min((part.state for part in parts.values()), key=_WORST_FIRST.index),
+        tuple(f"{cluster}: {why}" for cluster, part in parts.items() for why in part.why),
+        tuple(each for part in parts.values() for each in part.heard),
+        tuple(cluster for part in parts.values() for cluster in part.silent),
+    ), ignored
+
+
+def _part(name: str, veto: bool, cluster: str, own: t.Sequence[Counted[Verdict]]) -> tuple[Vote, list[Ignored]]:
+    """One cluster of an environment, or the environment where it is one cluster."""
     if not own:
-        return Vote(name, veto, SILENT), []
+        return Vote(name, veto, SILENT, silent=(cluster,)), []
     different = len({each.payload for each in own})
     if different > 1:
         told = " and ".join(sorted({each.statement.decision for each in own}))
@@ -272,8 +325,8 @@ def _vote(name: str, veto: bool, counted: t.Sequence[Counted[Verdict]]) -> tuple
     reasons = tuple(printable(reason) for reason in first.statement.reasons())
     if first.statement.decision == PROMOTE and reasons:
         why = f"it says {PROMOTE}, and by its own gates it must not"
-        return Vote(name, veto, CONTRADICTORY, (why, *reasons), first), ignored
-    return Vote(name, veto, first.statement.decision, reasons, first), ignored
+        return Vote(name, veto, CONTRADICTORY, (why, *reasons), (first,)), ignored
+    return Vote(name, veto, first.statement.decision, reasons, (first,)), ignored
 
 
 def _approvers(counted: t.Sequence[Counted[Approval]]) -> tuple[dict[str, Approval], list[Ignored]]:
@@ -303,8 +356,9 @@ class Decision:
     frozen: tuple[tuple[str, datetime.datetime], ...]
 
     def result(self) -> Json:
-        verdicts = [vote.counted.statement for vote in self.votes if vote.counted]
-        compared = comparison(verdicts, [vote.environment for vote in self.votes if vote.state == PROMOTE])
+        verdicts = {place: verdict for vote in self.votes for place, verdict in vote.places().items()}
+        promoting = [place for vote in self.votes if vote.state == PROMOTE for place in vote.places()]
+        compared = comparison(verdicts, promoting)
         return {
             "outcome": self.outcome,
             "reasons": list(self.reasons),
@@ -327,7 +381,7 @@ class Decision:
 
 
 def _names(votes: t.Iterable[Vote]) -> str:
-    return ", ".join(vote.environment for vote in votes) or "none"
+    return ", ".join(map(str, votes)) or "none"
 
 
 def _by_votes(policy: Policy, votes: t.Sequence[Vote], now: datetime.datetime) -> tuple[str, list[str]]:
@@ -371,7 +425,7 @@ def decide(
     )
     votes = []
     for name, veto in policy.vetoes.items():
-        vote, more = _vote(name, veto, counted)
+        vote, more = _vote(name, veto, policy.clusters[name], counted)
         votes.append(vote)
         ignored += more
     approved, more = _sift(

@@ -19,6 +19,7 @@ PROMOTE, REFUSE = "promote", "refuse"
 GATE_VERDICTS = (PASS, FAIL, INCONCLUSIVE, SKIPPED)
 
 _ENVIRONMENT = re.compile("[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_CLUSTER = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _RELEASE = re.compile(f"[0-9a-f]{{{ID_LENGTH}}}")
 _RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._:-]{7,63}")
 _PERSON = re.compile("[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
@@ -29,6 +30,12 @@ _PERSON = re.compile("[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 def environment_name(option: str, text: str) -> str:
     if not _ENVIRONMENT.fullmatch(text):
         raise BadInput(f"{option}: {text!r} is no name of up to 32 small letters, digits and dashes")
+    return text
+
+
+def cluster_name(option: str, text: str) -> str:
+    if not _CLUSTER.fullmatch(text):
+        raise BadInput(f"{option}: {text!r} is no name of up to 64 letters, digits and _ . -")
     return text
 
 
@@ -138,9 +145,10 @@ def _plain(option: str, value: t.Mapping[str, t.Any]) -> Json:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What one environment says of a release in one run."""
+    """What one environment says of a release in one run; of several clusters of it, one."""
 
     environment: str
+    cluster: str  # empty where the environment is one cluster that nobody named
     release: str
     model: str
     run: str
@@ -168,6 +176,7 @@ def verdict_of(params: t.Mapping[str, t.Any], now: datetime.datetime) -> Verdict
         )
     return Verdict(
         environment=environment_name("environment", params["environment"]),
+        cluster=cluster_name("cluster", params["cluster"]) if params["cluster"] else "",
         release=release_name("release", params["release"]),
         model=model_name("model", params["model"]),
         run=run_name("run", params["run"]),
@@ -213,7 +222,10 @@ def read_verdict(statement: Json) -> Verdict:
     if decision not in (PROMOTE, REFUSE):
         raise Unreadable(f"its decision is neither {PROMOTE} nor {REFUSE}")
     return Verdict(
-        **{name: _field(statement, name, str) for name in ("environment", "release", "model", "run", "failure")},
+        **{
+            name: _field(statement, name, str)
+            for name in ("environment", "cluster", "release", "model", "run", "failure")
+        },
         **{name: _field(statement, name, dict) for name in ("figures", "binding")},
         made_at=_when(statement, "made_at"),
         decision=decision,

@@ -196,11 +196,12 @@ class DistantEdge:
         return Router(self.name, routing, up, connections)
 
 
-def get(host: str, port: int, path: str, token: str, timeout: float) -> tuple[int, str, bytes]:
-    """Status, slot and body of one answer, on a connection of its own."""
+def get(host: str, port: int, path: str, token: str, timeout: float, *, asked: str = "") -> tuple[int, str, bytes]:
+    """Status, slot and body of one answer, on a connection of its own; of the slot that is asked, or the active one."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.request("GET", path, headers={"Authorization": f"Bearer {token}", "Connection": "close"})
+        headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
+        connection.request("GET", path, headers={**headers, **({"X-Bitnet-Slot": asked} if asked else {})})
         response = connection.getresponse()
         return response.status, response.getheader("X-Bitnet-Slot") or "", response.read(_LARGEST)
     finally:

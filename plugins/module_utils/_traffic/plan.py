@@ -10,6 +10,7 @@ import typing as t
 
 from .operation import Operation
 from .routing import SLOTS, Frozen, Routing, Slot
+from .schema import Schema, refusal
 
 _Steps = tuple[list[str], Routing]
 
@@ -35,12 +36,13 @@ class Wish:
     wait_seconds: float = 30
     asked_by: str = "unknown"
     reason: str = ""
+    check_schema: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
     """What is there. C(draining) counts connections of the slot that would be drained; C(untried) says that the wished
-    release has never taken over."""
+    release has never taken over; C(schema) is the database's, where a slot could tell."""
 
     routing: Routing
     slots: t.Mapping[str, Slot]
@@ -49,6 +51,7 @@ class Seen:
     routers_agree: bool = True
     draining: int = 0
     untried: bool = False
+    schema: Schema | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +145,27 @@ def target_of(wish: Wish, seen: Seen) -> str:
     return target
 
 
+def refuse_schema(wish: Wish, target: str, seen: Seen) -> None:
+    """No traffic for a release that its database does not let work any more. For a way back no data is not enough."""
+    slot = seen.slots[target]
+    if wish.action not in ("switch", "rollback") or target == seen.routing.active or not slot.schemas:
+        return
+    why = refusal(slot.schemas, seen.schema)
+    # A slot that is yet to start brings the schema that it needs.
+    if why and not (wish.hold and seen.schema and seen.schema.revision < slot.schemas[:4]):
+        raise Refused(
+            f"release: {slot.release} in {target} cannot take over, since {why}. Keep what is active, or bring a "
+            "release that knows this schema (bitnet.devops.rollout); going back to this one takes a restore of the "
+            "database to before that migration"
+        )
+    if wish.action == "rollback" and wish.check_schema and seen.schema is None:
+        raise Refused(
+            f"release: {slot.release} in {target} uses a database, and no slot can say which schema that has now, so "
+            "it cannot be told whether the release still works with it. Bring the database back, or say "
+            "check_schema=false (bitnet_check_schema=false for the playbook) if nobody has migrated it"
+        )
+
+
 def plan(wish: Wish, seen: Seen) -> Plan:
     """The steps of an action on what is there."""
     check(wish)
@@ -153,6 +177,7 @@ def plan(wish: Wish, seen: Seen) -> Plan:
             "only; thaw it first (action=thaw), and bring the release with action=switch"
         )
     target = target_of(wish, seen)
+    refuse_schema(wish, target, seen)
     steps, after = _BUILD[wish.action](wish, target, seen)
     if not (steps or seen.routers_agree or seen.operation) and wish.action in ("switch", "rollback"):
         steps = ["set edges"]

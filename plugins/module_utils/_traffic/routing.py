@@ -99,6 +99,8 @@ class Slot:
     replicas: int = 0
     wanted: int = 0
     running: int = 0
+    schemas: str = ""
+    """The database's schemas that its release knows; empty when it uses none."""
 
     @property
     def parked_cold(self) -> bool:

@@ -24,6 +24,7 @@ from .._swarm.spec import OWNER, OWNER_LABEL, SCHEMA, SCHEMA_LABEL
 from .edge import FOLDER, DistantEdge, Edge, EdgeFailed, get
 from .operation import Operation, operation_from
 from .routing import FROZEN, OPERATION, REPLICAS, SLOTS, Frozen, Router, Routing, Slot, frozen_from, routing_of_labels
+from .schema import SCHEMAS, Schema, newest, schema_of
 
 ENVIRONMENT_LABEL = "io.bitnet.environment"
 KIND_LABEL = "io.bitnet.kind"
@@ -142,6 +143,7 @@ class SwarmDriver:
             replicas=replicas,
             wanted=int(labels[REPLICAS]) if labels.get(REPLICAS, "").isdecimal() else replicas,
             running=sum(convergence.is_running(task, spec) for task in tasks),
+            schemas=labels.get(SCHEMAS, ""),
         )
 
     # -- what carries it out
@@ -286,6 +288,29 @@ class SwarmDriver:
             return seen[0]
         each = (f"edge {place.name}: {slot}" for place, slot in zip(places, seen))
         return f"({'; '.join(each) or 'no edge runs'})"
+
+    def schema(self) -> Schema | None:
+        """What the slots have read in their database, the latest; asked through the first edge that answers."""
+        port = self.port()
+        try:
+            token = self._token()
+        except NoToken:
+            return None
+
+        def ask(place: _Place) -> Schema | None:
+            said = []
+            for slot in SLOTS:
+                host = "127.0.0.1" if place.here else place.address
+                try:
+                    status, name, body = get(host, port, "/api", token, 3, asked=slot)
+                except (OSError, http.client.HTTPException):
+                    continue
+                if status == 200 and name == slot:
+                    said.append(schema_of(body))
+            return newest(said)
+
+        places = sorted(self._reached(), key=lambda place: not place.here)
+        return next((found for found in map(ask, places) if found), None)
 
     def scale(self, slot: str, replicas: int) -> None:
         """Tell a slot to have so many tasks; raises Conflict when somebody writes it at the same moment."""

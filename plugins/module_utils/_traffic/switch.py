@@ -24,6 +24,7 @@ from .edge import EdgeFailed
 from .operation import Holder, Operation, journal_entry, never_took_over
 from .plan import Plan, Refused, Seen, Wish, check, plan
 from .routing import Frozen, Router, Routing
+from .schema import Schema
 from .swarm import State, process_life, process_start
 
 OPEN_SECONDS = 900
@@ -58,6 +59,7 @@ class Driver(t.Protocol):
     def tidy(self) -> None: ...
     def lost(self) -> list[str]: ...
     def client_sees(self) -> str: ...
+    def schema(self) -> Schema | None: ...
     def scale(self, slot: str, replicas: int) -> None: ...
     def living(self, slot: str) -> int: ...
     def record(self, entry: dict[str, t.Any]) -> None: ...
@@ -140,7 +142,10 @@ class _Run:
             and state.frozen is not None
             and never_took_over(wish.release, state.operation, self.driver.journal(_HISTORY))
         )
-        seen = Seen(state.routing, state.slots, state.operation, state.frozen, agree, draining, untried)
+        # Only where it decides something: it is a question to both slots.
+        asks = wish.action in ("switch", "rollback") and any(slot.schemas for slot in state.slots.values())
+        schema = self.driver.schema() if asks else None
+        seen = Seen(state.routing, state.slots, state.operation, state.frozen, agree, draining, untried, schema)
         return state, routers, plan(wish, seen)
 
     def run(self, act: bool) -> Outcome:

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
@@ -29,13 +29,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from . import __version__, openapi, websocket
-from .auth import Tokens
-from .completions import ChatShape, CompletionsEndpoint, CompletionShape
-from .errors import ApiError, unauthorized
+from .auth import Principal, Tokens
+from .completions import ChatShape, CompletionsEndpoint, CompletionShape, read_body
+from .errors import ApiError
 from .logs import configure, event
 from .schemas import ChatRequest, CompletionRequest
 from .service import ModelCard, Service
 from .settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from .jobs import Jobs
 
 
 class Measured:
@@ -72,17 +75,16 @@ class Endpoints:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.document = openapi.document()
+        self.document = openapi.document(jobs=bool(service.data and service.data.jobs))
 
-    def _authorize(self, request: Request) -> None:
-        if self.service.tokens.owner_of_header(request.headers.get("authorization")) is None:
-            raise unauthorized()
+    async def _authorize(self, request: Request, scope: str = "") -> Principal:
+        return await self.service.authorize(request.headers.get("authorization"), scope)
 
     async def api(self, request: Request) -> Response:
         """Anonymously only the name; with a token what runs here."""
         if "authorization" not in request.headers:
             return JSONResponse({"name": "bitnet"})
-        self._authorize(request)
+        await self._authorize(request)
         service = self.service
         settings, intake = service.settings, service.intake
         return JSONResponse(
@@ -105,11 +107,12 @@ class Endpoints:
                 "engine": {"ready": intake.state.ready, "restarts": intake.state.restarts},
                 "ready": intake.open,
                 "draining": intake.draining,
+                **(service.data.document() if service.data else {}),
             }
         )
 
     async def models(self, request: Request) -> Response:
-        self._authorize(request)
+        await self._authorize(request)
         service = self.service
         model = {"id": service.card.name, "object": "model", "created": service.started, "owned_by": "bitnet.devops"}
         return JSONResponse({"object": "list", "data": [model]})
@@ -118,19 +121,43 @@ class Endpoints:
         return JSONResponse({"status": "ok"})
 
     async def ready(self, _request: Request) -> Response:
+        # A slot without its database or Redis still answers: that it is away is said, and closes nothing.
+        states = self.service.data.states() if self.service.data else {}
         try:
             self.service.intake.check()
         except ApiError as error:
-            return JSONResponse({"ready": False, **error.document()}, 503, error.headers)
-        return JSONResponse({"ready": True})
+            return JSONResponse({"ready": False, **states, **error.document()}, 503, error.headers)
+        return JSONResponse({"ready": True, **states})
 
     async def metrics(self, _request: Request) -> Response:
         registry = self.service.metrics.registry
         return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def describe(self, request: Request) -> Response:
-        self._authorize(request)
+        await self._authorize(request)
         return JSONResponse(self.document)
+
+    async def submit_job(self, request: Request) -> Response:
+        principal = await self._authorize(request, "jobs")
+        await self.service.admit(principal, request.url.path)
+        body = await read_body(request, self.service.settings.max_body_bytes)
+        return JSONResponse(await self._jobs.submit(principal, body), 202)
+
+    async def job(self, request: Request) -> Response:
+        principal = await self._authorize(request, "jobs")
+        self._jobs.seen(principal, request.url.path)
+        return JSONResponse(await self._jobs.get(principal, request.path_params["id"]))
+
+    async def cancel_job(self, request: Request) -> Response:
+        principal = await self._authorize(request, "jobs")
+        return JSONResponse(await self._jobs.cancel(principal, request.path_params["id"]))
+
+    @property
+    def _jobs(self) -> Jobs:
+        jobs = self.service.data.jobs if self.service.data else None
+        if jobs is None:  # has no route then
+            raise HTTPException(404)
+        return jobs
 
     async def websocket(self, connection: WebSocket) -> None:
         await websocket.serve(self.service, connection)
@@ -162,11 +189,22 @@ def application(service: Service) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        if service.data:
+            service.data.start()
         yield
+        if service.data:
+            await service.data.close()
         await service.engine.close()
 
     completions = CompletionsEndpoint(service, CompletionRequest, CompletionShape)
     chat_completions = CompletionsEndpoint(service, ChatRequest, ChatShape)
+    jobs = [
+        Route("/v1/jobs", endpoints.submit_job, methods=["POST"]),
+        Route("/v1/jobs/{id}", endpoints.job),
+        Route("/v1/jobs/{id}/cancel", endpoints.cancel_job, methods=["POST"]),
+    ]
+    if not (service.data and service.data.jobs):
+        jobs = []
     app = Starlette(
         routes=[
             Route("/api", endpoints.api),
@@ -178,6 +216,7 @@ def application(service: Service) -> Starlette:
             Route("/ready", endpoints.ready),
             Route("/metrics", endpoints.metrics),
             Route("/openapi.json", endpoints.describe),
+            *jobs,
         ],
         exception_handlers={ApiError: _api_error, HTTPException: _http_error, Exception: _fault},
         lifespan=lifespan,

@@ -9,11 +9,35 @@ import hashlib
 import hmac
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .settings import SettingsError
 
+if TYPE_CHECKING:
+    from .limits import Rate
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+SCOPES = {"generate": "completions, chats and WebSockets", "jobs": "jobs"}
+"""What a key may be good for, beside a look at what is served; a token of the file is good for all."""
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks. id is unique among tokens and keys, name is for people and logs."""
+
+    id: str
+    name: str
+    scopes: frozenset[str]
+    rate: Rate | None = None
+
+
+def bearer(authorization: str | None) -> str:
+    """The token of a header, empty when there is none."""
+    scheme, _unused, token = (authorization or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 class Tokens:
@@ -51,5 +75,5 @@ class Tokens:
         return found
 
     def owner_of_header(self, authorization: str | None) -> str | None:
-        scheme, _unused, token = (authorization or "").partition(" ")
-        return self.owner(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+        token = bearer(authorization)
+        return self.owner(token) if token else None

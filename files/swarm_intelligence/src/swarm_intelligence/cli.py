@@ -1,7 +1,7 @@
 # Copyright (c) 2026, bitnet.devops contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""bitnet-cli: what is done with models and kernels outside the running service."""
+"""bitnet-cli: what is done with models, kernels, keys and the database outside the running service."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import convert, download, i2s, known_answer, perplexity, synthetic
+from .auth import SCOPES
 from .cpu import CpuError
 from .engine_run import EngineError, running
 from .gguf_check import check_servable, describe, file_sha256, read_record, record_path, write_record
@@ -239,6 +240,111 @@ def _answer(options: argparse.Namespace) -> int:
     return {True: OK, False: FAILED, None: INCONCLUSIVE}[finding.passed]
 
 
+def _database(options: argparse.Namespace) -> Any:
+    """The libraries of the database are for these commands only."""
+    from .database import Source
+
+    if options.url_file is None:
+        raise SettingsError(
+            "--url-file is needed (or BITNET_DATABASE_URL_FILE): the file with the database's URL, as in "
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE."
+        )
+    return Source(options.url_file, options.ca_file, "--url-file")
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from psycopg import Error as DriverError
+    from sqlalchemy.exc import DBAPIError
+
+    from .database import reason_of
+    from .migrate import MigrationError, upgrade
+
+    try:
+        before, after = upgrade(
+            _database(options), options.to or "", contract=options.contract, lose_data=options.lose_data
+        )
+    except MigrationError as error:
+        return _fail(str(error), FAILED)
+    except (DBAPIError, DriverError) as error:
+        return _fail(f"the database cannot be migrated: {reason_of(error)}", IMPOSSIBLE)
+    document = {"changed": before != after, "before": before, "after": after}
+    _show(options, document, f"schema {after}" + (f", before {before or 'none'}" if before != after else ", as it was"))
+    return OK
+
+
+def _check_database(options: argparse.Namespace) -> int:
+    from psycopg import Error as DriverError
+    from sqlalchemy.exc import DBAPIError
+
+    from .database import reason_of
+    from .migrate import look
+    from .schema import MAXIMUM, MINIMUM
+
+    minimum, maximum = options.release or (MINIMUM, MAXIMUM)
+    try:
+        schema = look(_database(options))
+    except (DBAPIError, DriverError) as error:
+        return _fail(f"the database cannot be asked: {reason_of(error)}", IMPOSSIBLE)
+    problem = schema.problem(minimum, maximum)
+    document = {"schema": schema.document(), "release": {"minimum": minimum, "maximum": maximum}, "problem": problem}
+    _show(options, document, problem or f"schema {schema.revision} lets this release work ({minimum} to {maximum})")
+    return FAILED if problem else OK
+
+
+def _keys(options: argparse.Namespace) -> int:
+    """Create, list or revoke, on one connection."""
+    import asyncio
+
+    from .database import Away, Database
+    from .keys import BadKey
+
+    async def run() -> int:
+        database = Database(_database(options), "never")
+        try:
+            await database.look()
+            async with database.begin() as connection:
+                return int(await options.work(options, connection))
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(run())
+    except BadKey as error:
+        return _fail(str(error), FAILED)
+    except Away as error:
+        return _fail(f"the database cannot be used: {error}", IMPOSSIBLE)
+
+
+async def _create_key(options: argparse.Namespace, connection: Any) -> int:
+    from .keys import create
+
+    key, row = await create(connection, options.name, options.scope, options.days, options.requests_per_minute)
+    _say("The key is shown this once, and kept nowhere.")
+    _show(options, {**row, "key": key}, key)
+    return OK
+
+
+async def _list_keys(options: argparse.Namespace, connection: Any) -> int:
+    from .keys import listed
+
+    rows = await listed(connection)
+    lines = [
+        f"{row['id']}  {row['name']}  {','.join(row['scopes'])}  "
+        + ("revoked" if row["revoked_at"] else f"until {row['expires_at'] or 'revoked'}")
+        for row in rows
+    ]
+    _show(options, rows, "\n".join(lines) or "There are no keys.")
+    return OK
+
+
+async def _revoke_key(options: argparse.Namespace, connection: Any) -> int:
+    from .keys import revoke
+
+    changed, row = await revoke(connection, options.id)
+    _show(options, {"changed": changed, **row}, f"{row['id']} ({row['name']}) is revoked since {row['revoked_at']}")
+    return OK
+
+
 # ---- options ----
 
 
@@ -268,6 +374,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_emulator(command)
     # One thread: the model is small, and threads that wait for one another crawl on a busy machine.
     _add_effort(command, 120, threads=1)
+
+    _add_database(groups)
 
     command = _add(groups, "answer", _answer, IMPOSSIBLE, "put the known-answer test to a running slot")
     command.add_argument("--url", required=True, help="address of the slot or the edge, without a path")
@@ -362,6 +470,55 @@ def _add_perplexity(model: Any) -> None:
     command.add_argument("--deadline", type=_seconds, metavar="SECONDS", help="for all positions (default 600)")
 
 
+def _add_database(groups: Any) -> None:
+    database = groups.add_parser("database", help="the database's schema").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    command = _add(database, "migrate", _migrate, USAGE, "bring the schema to what this release wants")
+    command.add_argument("--to", metavar="REVISION", help="default: as far as migrations only add")
+    command.add_argument("--contract", action="store_true", help="also those that take away what older releases use")
+    command.add_argument("--lose-data", action="store_true", help="go back with --to, and drop what was added since")
+    _add_url(command)
+    command = _add(database, "check", _check_database, USAGE, "whether the schema lets this release work")
+    command.add_argument(
+        "--release", type=_schemas, metavar="MINIMUM-MAXIMUM",
+        help="another release, by its label io.bitnet.schemas",
+    )  # fmt: skip
+    _add_url(command)
+
+    keys = groups.add_parser("keys", help="API keys in the database").add_subparsers(required=True, metavar="COMMAND")
+    command = _add(keys, "create", _keys, USAGE, "make a key and print it, once")
+    command.add_argument("name", help="whose it is: small letters, digits, . _ -")
+    command.add_argument(
+        "--scope", action="append", choices=sorted(SCOPES), required=True, help="what it is good for; may be repeated"
+    )
+    command.add_argument("--days", type=_days, help="how long it is good (default: until it is revoked)")
+    command.add_argument(
+        "--requests-per-minute", type=_rate, help="its rate limit (default: BITNET_REQUESTS_PER_MINUTE of the service)"
+    )
+    command.set_defaults(work=_create_key)
+    _add_url(command)
+    command = _add(keys, "list", _keys, USAGE, "show all keys, without their secrets")
+    command.set_defaults(work=_list_keys)
+    _add_url(command)
+    command = _add(keys, "revoke", _keys, USAGE, "end a key, within 10 seconds")
+    command.add_argument("id", help="its id, as 'keys list' shows it")
+    command.set_defaults(work=_revoke_key)
+    _add_url(command)
+
+
+def _add_url(command: argparse.ArgumentParser) -> None:
+    for option, variable, what in (
+        ("--url-file", "BITNET_DATABASE_URL_FILE", "file with the database's URL"),
+        ("--ca-file", "BITNET_DATABASE_CA_FILE", "the CA of its certificate: the connection is TLS then"),
+    ):
+        given = os.environ.get(variable, "").strip()
+        command.add_argument(
+            option, type=Path, metavar="FILE", default=Path(given) if given else None,
+            help=f"{what} (default: {variable})",
+        )  # fmt: skip
+
+
 def _add_kernels(command: argparse.ArgumentParser, required: bool) -> None:
     what = "output directory of kernel_build" + ("" if required else "; with --record: compute known answers as well")
     command.add_argument("--kernels", type=Path, required=required, metavar="DIR", help=what)
@@ -394,6 +551,27 @@ def _share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
+
+
+def _days(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 3650:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 3650 days")
+    return value
+
+
+def _rate(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 1000000 requests a minute")
+    return value
+
+
+def _schemas(text: str) -> tuple[str, str]:
+    minimum, dash, maximum = text.partition("-")
+    if not (dash and len(minimum) == len(maximum) == 4 and (minimum + maximum).isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form 0001-0003")
+    return minimum, maximum
 
 
 def _seconds(text: str) -> float:

@@ -21,7 +21,8 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from .engine import End, Piece
-from .errors import ApiError, unauthorized, unavailable
+from .entry import Entry
+from .errors import ApiError, unavailable
 from .logs import NUMBER_HEADER, event, numbers
 from .schemas import ChatRequest, CompletionRequest, parse
 from .service import Generation, Interrupted, Service
@@ -183,24 +184,29 @@ class CompletionsEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = self.service
         request = Request(scope, receive)
-        owner = service.tokens.owner_of_header(request.headers.get("authorization"))
-        if owner is None:
-            raise unauthorized()
-        service.metrics.seen(owner)
-        body = parse(self.model, await read_body(request, service.settings.max_body_bytes))
-        service.check_request(body)
-        shape = self.shape(service.card.name)
-        began = time.monotonic()
-        if body.stream:
-            end = await self._stream(body, shape, receive, send)
-        else:
-            end = await self._whole(body, shape, receive, send)
+        principal = await service.authorize(request.headers.get("authorization"), "generate")
+        await service.admit(principal, scope["path"])
+        entry = Entry(principal.id, scope["path"])
+        try:
+            body = parse(self.model, await read_body(request, service.settings.max_body_bytes))
+            service.check_request(body)
+            shape = self.shape(service.card.name)
+            began = time.monotonic()
+            if body.stream:
+                end = await self._stream(body, shape, receive, send, entry)
+            else:
+                end = await self._whole(body, shape, receive, send, entry)
+        except ApiError as error:
+            entry.status = error.status
+            raise
+        finally:
+            service.account(entry)
         if end is not None:
             event(
                 logging.INFO,
                 "generated",
                 path=scope["path"],
-                token=owner,
+                token=principal.name,
                 stream=bool(body.stream),
                 seconds=round(time.monotonic() - began, 4),
                 prompt_tokens=end.prompt_tokens,
@@ -209,7 +215,7 @@ class CompletionsEndpoint:
             )
 
     async def _whole(
-        self, body: CompletionRequest | ChatRequest, shape: Shape, receive: Receive, send: Send
+        self, body: CompletionRequest | ChatRequest, shape: Shape, receive: Receive, send: Send, entry: Entry
     ) -> End | None:
         answer: list[Piece] = []
         end = NOTHING
@@ -220,8 +226,10 @@ class CompletionsEndpoint:
                         answer.append(piece)
                     else:
                         end = piece
+            entry.ended(200, end.prompt_tokens, end.generated_tokens)
         except Interrupted as interruption:
             if interruption.reason == "gone":
+                entry.status = 499
                 return None
             raise unavailable("This slot was drained before the answer was complete.", "draining") from None
         payload = json.dumps(shape.answer(answer, end)).encode()
@@ -231,7 +239,7 @@ class CompletionsEndpoint:
         return end
 
     async def _stream(
-        self, body: CompletionRequest | ChatRequest, shape: Shape, receive: Receive, send: Send
+        self, body: CompletionRequest | ChatRequest, shape: Shape, receive: Receive, send: Send, entry: Entry
     ) -> End | None:
         started = False
         end = NOTHING
@@ -251,18 +259,22 @@ class CompletionsEndpoint:
                         await write(_event(shape.part(piece)))
                     else:
                         end = piece
+            entry.ended(200, end.prompt_tokens, end.generated_tokens)
             await write(shape.last(end, body.stream_options is not None and body.stream_options.include_usage))
         except Interrupted as interruption:
             if interruption.reason == "gone":
+                entry.status = 499
                 return None
             error = unavailable("This slot was drained before the answer was complete.", "draining")
             if not started:
                 raise error from None
+            entry.status = error.status
             self.service.metrics.announced_closes.labels("sse").inc()
             await write(_event(error.document()) + DONE)
         except ApiError as error:
             if not started:
                 raise
+            entry.status = error.status
             await write(_event(error.document()) + DONE)
         await send({"type": "http.response.body", "body": b""})
         return end

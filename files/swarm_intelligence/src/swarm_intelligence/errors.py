@@ -10,6 +10,7 @@ from typing import Any
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     404: "invalid_request_error",
     405: "invalid_request_error",
     413: "invalid_request_error",
@@ -42,6 +43,10 @@ def unauthorized() -> ApiError:
         code="invalid_token",
         headers={"WWW-Authenticate": 'Bearer realm="bitnet"'},
     )
+
+
+def forbidden(scope: str) -> ApiError:
+    return ApiError(403, f"This key has not the scope {scope!r}: ask for one that has.", code="insufficient_scope")
 
 
 def unavailable(message: str, code: str, retry_after: int = 2) -> ApiError:

@@ -22,6 +22,7 @@ PATHS = frozenset(
         "/v1/models",
         "/v1/completions",
         "/v1/chat/completions",
+        "/v1/jobs",
         "/ws",
         "/health",
         "/ready",
@@ -65,7 +66,7 @@ class Metrics:
 
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
         method = method if method in METHODS else "other"
-        path = path if path in PATHS else "other"
+        path = "/v1/jobs" if path.startswith("/v1/jobs/") else path if path in PATHS else "other"
         self.requests.labels(method, path, str(status)).inc()
         self.duration.labels(method, path).observe(seconds)
 
@@ -74,7 +75,8 @@ class Metrics:
 
     def active_users(self) -> int:
         since = time.monotonic() - ACTIVE_SECONDS
-        return sum(moment >= since for moment in self._seen.values())
+        self._seen = {owner: moment for owner, moment in self._seen.items() if moment >= since}
+        return len(self._seen)
 
 
 class _State(Collector):

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from . import __version__
-from .schemas import ChatRequest, CompletionRequest
+from .schemas import ChatRequest, CompletionRequest, JobRequest
 
 _ERROR_TEXTS = {
     "400": "The request is not understood; the error names the field.",
     "401": "A known bearer token is needed.",
-    "404": "The model is not served here.",
+    "403": "The key has not the scope that this needs.",
+    "404": "The model is not served here, or there is no such job of this key.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
-    "429": "The queue is full; Retry-After says when to try again.",
+    "429": "The queue is full or the key's rate used up; Retry-After says when to try again.",
     "502": "The engine failed on this request.",
     "503": "No new work is taken now; Retry-After says when to try again.",
     "504": "The answer took too long.",
@@ -54,9 +56,28 @@ def _generate(summary: str, model: str) -> dict[str, Any]:
     }
 
 
-def document() -> dict[str, Any]:
+def _jobs() -> dict[str, Any]:
+    job = _answer("The job: its id, its status (queued, running, completed, failed, cancelled), its response or error.")
+    errors = _errors("401", "403", "404", "503")
+    id_ = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+    submit = _generate("Have a completion made later.", "JobRequest")
+    submit["post"]["responses"] = {"202": job, **_errors("400", "401", "403", "404", "408", "413", "429", "503")}
+    return {
+        "/v1/jobs": submit,
+        "/v1/jobs/{id}": {
+            "get": {"summary": "How a job is.", "parameters": [id_], "responses": {"200": job, **errors}}
+        },
+        "/v1/jobs/{id}/cancel": {
+            "post": {"summary": "Stop a job.", "parameters": [id_], "responses": {"200": job, **errors}}
+        },
+    }
+
+
+def document(jobs: bool = False) -> dict[str, Any]:
+    """With jobs where the service has them."""
+    models: list[type[BaseModel]] = [CompletionRequest, ChatRequest, *([JobRequest] if jobs else [])]
     _unused, schemas = models_json_schema(
-        [(CompletionRequest, "validation"), (ChatRequest, "validation")], ref_template="#/components/schemas/{model}"
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )
     error = {
         "type": "object",
@@ -81,6 +102,7 @@ def document() -> dict[str, Any]:
             "/health": _get("Whether the process lives.", closed=False),
             "/ready": _get("Whether new work is taken.", "503", closed=False),
             "/openapi.json": _get("This document.", "401"),
+            **(_jobs() if jobs else {}),
         },
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},

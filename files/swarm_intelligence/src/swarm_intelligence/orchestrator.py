@@ -330,6 +330,10 @@ def main() -> None:
         settings = Settings.from_environment()
         configure("swarm-orchestrator", settings.log_level)
         Tokens.from_file(settings.tokens_file)
+        if settings.database_url_file or settings.redis_url_file:
+            from .data import check  # its libraries are for those who want them
+
+            check(settings)
         check_servable(settings.model)
         asyncio.run(_run(settings, arguments.api_port))
     except SettingsError as error:

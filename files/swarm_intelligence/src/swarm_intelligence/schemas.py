@@ -98,6 +98,13 @@ class ChatRequest(Sampling):
         return options
 
 
+class JobRequest(_Strict):
+    """A request that is made later, as a line of OpenAI's batches has it."""
+
+    url: Literal["/v1/completions", "/v1/chat/completions"]
+    body: dict[str, Any] = Field(description="What would be sent there, without stream.")
+
+
 class WsAuth(_Strict):
     type: Literal["auth"]
     token: str = Field(min_length=1, max_length=4096)

@@ -13,16 +13,20 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from .auth import Tokens
+from .auth import SCOPES, Principal, Tokens, bearer
 from .engine import End, Engine, Piece
-from .errors import ApiError
+from .entry import Entry
+from .errors import ApiError, forbidden, unauthorized
 from .intake import Intake
 from .logs import event
 from .metrics import Metrics
 from .schemas import ChatRequest, CompletionRequest, WsGenerate
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .data import Data
 
 Reason = Literal["gone", "cancelled", "drain"]
 
@@ -82,6 +86,45 @@ class Service:
         self.engine = Engine(settings.engine_url, settings.context, settings.stall_seconds)
         self.generations: set[Generation] = set()
         self.websockets: set[WebSocketConnection] = set()
+        self.data: Data | None = None
+        if settings.database_url_file or settings.redis_url_file or settings.requests_per_minute:
+            from .data import Data  # its libraries cost a service nothing that needs none of them
+
+            self.data = Data(self)
+            self.metrics.registry.register(self.data)
+
+    async def principal(self, token: str) -> Principal | None:
+        """Who has this token: one of the file, or a key of the database."""
+        owner = self.tokens.owner(token) if token else None
+        if owner is not None:
+            return Principal(f"token:{owner}", owner, frozenset(SCOPES), self.data.rate if self.data else None)
+        if token and self.data and self.data.keys:
+            return await self.data.keys.principal(token)
+        return None
+
+    async def authorize(self, authorization: str | None, scope: str = "") -> Principal:
+        """Raises ApiError for who is not known, or may not do what the scope names."""
+        return await self.authorize_token(bearer(authorization), scope)
+
+    async def authorize_token(self, token: str, scope: str = "") -> Principal:
+        principal = await self.principal(token)
+        if principal is None:
+            raise unauthorized()
+        if scope and scope not in principal.scopes:
+            raise forbidden(scope)
+        return principal
+
+    async def admit(self, principal: Principal, path: str) -> None:
+        """Count a request of a client; raises ApiError when he has used up his rate."""
+        self.metrics.seen(principal.id)
+        if self.data:
+            await self.data.limits.take(principal.id, principal.rate)
+            if self.data.jobs:
+                self.data.jobs.seen(principal, path)
+
+    def account(self, entry: Entry) -> None:
+        if self.data and self.data.ledger:
+            self.data.ledger.add(entry)
 
     def check_model(self, name: str | None) -> None:
         if name is not None and name != self.card.name:

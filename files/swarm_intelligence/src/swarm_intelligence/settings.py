@@ -12,6 +12,7 @@ from pathlib import Path
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 SLOTS = ("blue", "green")
+MIGRATE = ("expand", "never")
 
 
 class SettingsError(Exception):
@@ -39,6 +40,14 @@ class Settings:
     tokens_file: Path
     engine_port: int
     log_level: str
+    database_url_file: Path | None
+    database_ca_file: Path | None
+    database_migrate: str
+    redis_url_file: Path | None
+    redis_ca_file: Path | None
+    requests_per_minute: int
+    jobs_parallel: int
+    jobs_lease_seconds: float
 
     @property
     def engine_url(self) -> str:
@@ -67,6 +76,14 @@ class Settings:
             tokens_file=Path(read.text("BITNET_TOKENS_FILE", "/run/secrets/bitnet_tokens")),
             engine_port=read.integer("BITNET_ENGINE_PORT", 8081, 1, 65_535),
             log_level=read.choice("BITNET_LOG_LEVEL", "info", LOG_LEVELS),
+            database_url_file=read.path("BITNET_DATABASE_URL_FILE"),
+            database_ca_file=read.path("BITNET_DATABASE_CA_FILE"),
+            database_migrate=read.choice("BITNET_DATABASE_MIGRATE", "expand", MIGRATE),
+            redis_url_file=read.path("BITNET_REDIS_URL_FILE"),
+            redis_ca_file=read.path("BITNET_REDIS_CA_FILE"),
+            requests_per_minute=read.integer("BITNET_REQUESTS_PER_MINUTE", 0, 0, 1_000_000),
+            jobs_parallel=read.integer("BITNET_JOBS_PARALLEL", 1, 0, 256),
+            jobs_lease_seconds=read.seconds("BITNET_JOBS_LEASE_SECONDS", 30, 1, 3600),
         )
 
 
@@ -78,6 +95,10 @@ class _Reader:
 
     def text(self, name: str, default: str) -> str:
         return self.environment.get(name, "").strip() or default
+
+    def path(self, name: str) -> Path | None:
+        value = self.text(name, "")
+        return Path(value) if value else None
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         value = self.text(name, default)

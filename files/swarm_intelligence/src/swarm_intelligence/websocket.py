@@ -15,7 +15,9 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from .auth import Principal, bearer
 from .engine import Piece
+from .entry import Entry
 from .errors import ApiError, unauthorized, unavailable
 from .logs import NUMBER_HEADER, event, number_of, numbers
 from .schemas import WsAuth, WsCancel, WsGenerate, WsKind, parse
@@ -30,10 +32,10 @@ MAX_CONNECTIONS = 1000
 async def serve(service: Service, websocket: WebSocket) -> None:
     """Answer one WebSocket from handshake to close."""
     header = websocket.headers.get("authorization")
-    owner = service.tokens.owner_of_header(header)
+    principal = None
     try:
-        if header is not None and owner is None:
-            raise unauthorized()
+        if header is not None:
+            principal = await service.authorize(header, "generate")
         service.intake.check()
         if len(service.websockets) >= MAX_CONNECTIONS:
             raise unavailable(f"{MAX_CONNECTIONS} WebSockets are open, more are not taken.", "too_many_websockets")
@@ -41,13 +43,14 @@ async def serve(service: Service, websocket: WebSocket) -> None:
         await websocket.send_denial_response(JSONResponse(error.document(), error.status, error.headers))
         return
     await websocket.accept()
-    await Connection(service, websocket).run(owner)
+    await Connection(service, websocket).run(principal)
 
 
 class Connection:
     def __init__(self, service: Service, websocket: WebSocket) -> None:
         self.service = service
         self.websocket = websocket
+        self.token = bearer(websocket.headers.get("authorization"))
         self.number = number_of(websocket.headers.get(NUMBER_HEADER))
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.generations: dict[str, Generation] = {}
@@ -57,19 +60,19 @@ class Connection:
     def busy(self) -> bool:
         return bool(self.tasks)
 
-    async def run(self, owner: str | None) -> None:
+    async def run(self, principal: Principal | None) -> None:
         service = self.service
         service.websockets.add(self)
         service.metrics.websockets.inc()
         try:
-            if owner is None:
-                owner = await self._authenticate()
-            if owner is None:
+            if principal is None:
+                principal = await self._authenticate()
+            if principal is None:
                 return
-            service.metrics.seen(owner)
+            service.metrics.seen(principal.id)
             await self._send({"type": "ready", "model": service.card.name, "release": service.settings.release})
             while True:
-                await self._handle(await self.websocket.receive_text(), owner)
+                await self._handle(await self.websocket.receive_text())
         except (WebSocketDisconnect, RuntimeError, KeyError, TimeoutError):
             # The client went, does not read what is sent to it, or sends binary frames, which the protocol has not.
             pass
@@ -84,21 +87,25 @@ class Connection:
     async def close_for_drain(self) -> None:
         await self._close(1012, "this slot is being replaced, connect again")
 
-    async def _authenticate(self) -> str | None:
-        owner = None
+    async def _authenticate(self) -> Principal | None:
+        principal = None
+        error = unauthorized()
+        error.message = 'The first message must be {"type": "auth", "token": "<a known token>"}, within 5 s.'
         try:
             async with asyncio.timeout(AUTH_SECONDS):
-                owner = self.service.tokens.owner(parse(WsAuth, await self.websocket.receive_text()).token)
-        except (TimeoutError, ApiError):
+                self.token = parse(WsAuth, await self.websocket.receive_text()).token
+                principal = await self.service.authorize_token(self.token, "generate")
+        except TimeoutError:
             pass
-        if owner is None:
-            error = unauthorized()
-            error.message = 'The first message must be {"type": "auth", "token": "<a known token>"}, within 5 s.'
+        except ApiError as refusal:
+            if refusal.status in (403, 503):  # a known key, or one that cannot be looked up now
+                error = refusal
+        if principal is None:
             await self._send({"type": "error", "id": None, **error.document()})
             await self._close(1008, "not authorized")
-        return owner
+        return principal
 
-    async def _handle(self, text: str, owner: str) -> None:
+    async def _handle(self, text: str) -> None:
         identity: str | None = None
         try:
             kind = parse(WsKind, text).type
@@ -121,15 +128,18 @@ class Connection:
                 raise ApiError(429, f"{MAX_GENERATIONS} generations run on this connection.", code="too_many")
             self.service.check_request(request)
             self.service.intake.check()
-            self.service.metrics.seen(owner)
-            task = asyncio.create_task(self._generate(request, owner))
+            # Again for each: a connection may outlive its key.
+            principal = await self.service.authorize_token(self.token, "generate")
+            await self.service.admit(principal, "/ws")
+            task = asyncio.create_task(self._generate(request, principal))
             self.tasks[identity] = task
             task.add_done_callback(lambda _done, done_id=request.id: self.tasks.pop(done_id, None))  # type: ignore[misc]
         except ApiError as error:
             await self._send({"type": "error", "id": identity, **error.document()})
 
-    async def _generate(self, request: WsGenerate, owner: str) -> None:
+    async def _generate(self, request: WsGenerate, principal: Principal) -> None:
         service = self.service
+        entry = Entry(principal.id, "/ws", status=499)
         began = time.monotonic()
         last: dict[str, Any]
         try:
@@ -139,6 +149,7 @@ class Connection:
                     if isinstance(piece, Piece):
                         await self._send({"type": "token", "id": request.id, "text": piece.text})
                         continue
+                    entry.ended(200, piece.prompt_tokens, piece.generated_tokens)
                     last = {
                         "type": "done",
                         "id": request.id,
@@ -149,7 +160,7 @@ class Connection:
                         logging.INFO,
                         "generated",
                         path="/ws",
-                        token=owner,
+                        token=principal.name,
                         stream=True,
                         seconds=round(time.monotonic() - began, 4),
                         prompt_tokens=piece.prompt_tokens,
@@ -161,13 +172,16 @@ class Connection:
                 last = {"type": "done", "id": request.id, "finish_reason": "cancelled", "usage": None}
             else:
                 error = unavailable("This slot was drained before the answer was complete.", "draining")
+                entry.status = 499 if interruption.reason == "gone" else error.status
                 last = {"type": "error", "id": request.id, **error.document()}
         except ApiError as error:
+            entry.status = error.status
             last = {"type": "error", "id": request.id, **error.document()}
         except (RuntimeError, WebSocketDisconnect, TimeoutError):  # sent to a client that has gone or does not read
             return
         finally:
             self.generations.pop(request.id, None)
+            service.account(entry)
         try:
             await self._send(last)
         except (RuntimeError, WebSocketDisconnect, TimeoutError):

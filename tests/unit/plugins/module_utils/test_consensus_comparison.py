@@ -33,7 +33,8 @@ def said(name, binding, p95, rate, **more):
 
 def test_what_differs_and_what_was_measured():
     compared = comparison(
-        [said("staging", MANY, 81.5, 20), said("development", FEW, 120, 30.5)], ["staging", "development"]
+        {"staging": said("staging", MANY, 81.5, 20), "development": said("development", FEW, 120, 30.5)},
+        ["staging", "development"],
     )
     assert compared["bindings"] == {
         "development": {"id": binding_id(FEW), "binding": FEW},
@@ -60,11 +61,11 @@ def test_what_differs_and_what_was_measured():
 
 def test_nothing_is_best_by_itself_or_where_it_was_refused():
     fast, slow = said("staging", FEW, 10, 99), said("development", FEW, 100, 1)
-    compared = comparison([fast, slow], ["development"])
+    compared = comparison({"staging": fast, "development": slow}, ["development"])
     assert compared["differing"] == {}
     assert {name: found["best"] for name, found in compared["measured"].items() if found["best"]} == {}
     third = said("production", FEW, 50, 50)
-    compared = comparison([fast, slow, third], ["development", "production"])
+    compared = comparison({"staging": fast, "development": slow, "production": third}, ["development", "production"])
     assert compared["measured"]["compare.slot.p95_ms"]["best"] == ["production"]
 
 
@@ -79,5 +80,6 @@ def test_what_does_not_count_is_not_compared():
 
 def test_lines_for_people_hold_no_control_characters():
     escape = said("staging", {"a\x1b[2J": "b\nc"}, 1, 1)
-    [told] = [line for line in lines(comparison([escape, said("development", FEW, 1, 1)], [])) if "[2J" in line]
+    compared = comparison({"staging": escape, "development": said("development", FEW, 1, 1)}, [])
+    [told] = [line for line in lines(compared) if "[2J" in line]
     assert told == 'binding a?[2J: staging "b\\nc"'

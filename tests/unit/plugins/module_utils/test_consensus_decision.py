@@ -451,8 +451,14 @@ def test_what_waits_for_approval_outlives_the_deadline():
         ({"quorum": 0}, "quorum: 0 is not between 1 and 3"),
         ({"quorum": 4}, "quorum: 4 is not between 1 and 3, the number of environments"),
         ({"environments": []}, "environments: it is empty"),
-        ({"environments": [{"name": "../up", "keys": [], "veto": False}]}, "environments: '../up' is no name"),
-        ({"environments": [{"name": "staging", "keys": [], "veto": True}], "quorum": 1}, "staging has no keys"),
+        (
+            {"environments": [{"name": "../up", "keys": [], "clusters": [], "veto": False}]},
+            "environments: '../up' is no name",
+        ),
+        (
+            {"environments": [{"name": "staging", "keys": [], "clusters": [], "veto": True}], "quorum": 1},
+            "staging has no keys",
+        ),
         ({"release": "latest"}, "release: 'latest' is no release id of 12 hexadecimal digits"),
         ({"release": "1c7ff3ec1f0c\n"}, "is no release id"),
         ({"model": "abc"}, "model: 'abc' is no SHA-256"),
@@ -481,7 +487,12 @@ def test_names_and_keys_are_one_environments_only():
     options["environments"].append(options["environments"][0])
     with pytest.raises(BadInput, match="development is listed twice"):
         policy_of(options)
-    options["environments"][-1] = {"name": "dev", "keys": [world.public("development") + " again"], "veto": False}
+    options["environments"][-1] = {
+        "name": "dev",
+        "keys": [world.public("development") + " again"],
+        "clusters": [],
+        "veto": False,
+    }
     with pytest.raises(BadInput, match="development and dev have the same key 'ssh-ed25519 "):
         policy_of(options)
 
@@ -534,3 +545,67 @@ def test_without_environments_approvals_and_freezes_decide_alone():
     assert decide(policy, [], [], world.SOON).waiting_for == ("approvals",)
     assert decide(policy, [], [world.approval("alice")], world.SOON).outcome == "promote"
     assert decide(policy, [], [world.approval("alice", signer="mallory")], world.SOON).outcome == "undecided"
+
+
+# ---------------------------------------------------------------------------- several clusters of one environment
+
+
+def of_clusters(*clusters, veto=False, quorum=2):
+    options = world.params({"production": veto, "staging": False}, quorum)
+    options["environments"][0]["clusters"] = list(clusters)
+    return policy_of(options)
+
+
+def east_west(east, west, **more):
+    return [
+        world.verdict("staging"),
+        world.verdict("production", east, cluster="east"),
+        *([world.verdict("production", west, cluster="west", **more)] if west else []),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("east", "west", "now", "outcome", "state"),
+    [
+        ("promote", "promote", world.SOON, "promote", "promote"),
+        ("promote", "refuse", world.SOON, "rollback", "refuse"),
+        ("promote", "", world.SOON, "undecided", "silent"),
+        ("promote", "", world.AFTER, "rollback", "silent"),
+        ("refuse", "", world.SOON, "rollback", "refuse"),
+    ],
+)
+def test_an_environment_promotes_if_each_of_its_clusters_does(east, west, now, outcome, state):
+    verdicts = east_west(east, west)
+    for order in (verdicts, verdicts[::-1]):
+        decided = decide(of_clusters("east", "west"), order, [], now)
+        assert (decided.outcome, decided.votes[0].state, decided.ignored) == (outcome, state, ())
+
+
+def test_a_silent_cluster_is_named_and_one_that_is_not_listed_does_not_count():
+    policy = of_clusters("east", "west")
+    decided = decide(policy, east_west("promote", ""), [], world.SOON)
+    assert "production (west) has until" in decided.reasons[0]
+    assert "; production has until" in decide(policy, [world.verdict("staging")], [], world.SOON).reasons[0]
+    stray = [*east_west("promote", ""), world.verdict("production", cluster="north"), world.verdict("production")]
+    strayed = decide(policy, stray, [], world.SOON)
+    assert strayed.votes == decided.votes
+    assert [each.reason for each in strayed.ignored] == ["replayed", "replayed"]
+    assert any("it is of cluster north, and those are east, west" in each.explanation for each in strayed.ignored)
+
+
+def test_one_cluster_that_contradicts_itself_takes_its_environment_along():
+    verdicts = [*east_west("promote", "promote"), world.verdict("production", "refuse", cluster="east")]
+    decided = decide(of_clusters("east", "west", veto=True, quorum=1), verdicts, [], world.SOON)
+    assert (decided.outcome, decided.votes[0].state) == ("rollback", "contradictory")
+    assert "east: production has signed 2 different verdicts" in decided.votes[0].why[0]
+
+
+def test_without_a_list_those_that_spoke_are_all_and_are_compared_by_cluster():
+    decided = decide(of_clusters(), east_west("promote", "promote", binding={"replicas": 3}), [], world.SOON)
+    assert decided.outcome == "promote"
+    result = decided.result()
+    assert set(result["comparison"]["bindings"]) == {"production/east", "production/west", "staging"}
+    assert [each["cluster"] for each in result["environments"][0]["verdicts"]] == ["east", "west"]
+    refused = decide(of_clusters(), east_west("promote", "refuse"), [], world.SOON)
+    assert (refused.outcome, refused.votes[0].state) == ("rollback", "refuse")
+    assert refused.votes[0].why[0].startswith("west: gate compare: fail")

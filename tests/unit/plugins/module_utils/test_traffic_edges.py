@@ -17,6 +17,7 @@ from ansible_collections.bitnet.devops.plugins.module_utils._swarm.client import
 from ansible_collections.bitnet.devops.plugins.module_utils._traffic import edge, swarm, switch
 from ansible_collections.bitnet.devops.plugins.module_utils._traffic.plan import Refused, Wish
 from ansible_collections.bitnet.devops.plugins.module_utils._traffic.routing import Router, Routing
+from ansible_collections.bitnet.devops.plugins.module_utils._traffic.schema import Schema
 
 OLD, NEW = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 NODES = ("one", "two", "three")
@@ -395,6 +396,7 @@ def served() -> Any:
         def do_GET(self) -> None:
             said["authorization"] = self.headers["Authorization"]
             said["path"] = self.path
+            said["headers"] = dict(self.headers)
             self.send_response(said["status"])
             self.end_headers()
             self.wfile.write(said["body"])
@@ -447,3 +449,40 @@ def test_an_edge_that_does_not_say_it_is_an_error(served: dict[str, Any], status
 def test_an_edge_that_is_not_there_is_an_error(served: dict[str, Any]) -> None:
     view = edge.DistantEdge("two", "127.0.0.1", 1, "secret").view()
     assert "edge two at 127.0.0.1:1 did not answer" in view.error
+
+
+def test_a_rollback_asks_the_slots_for_the_schema(
+    world: Swarm, driver: swarm.SwarmDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot that has read the database last is believed; an edge that does not answer is passed over."""
+    said = {"green": {"revision": "0005", "oldest": "0004"}, "blue": {"revision": "0003", "oldest": "0001"}}
+    ages = {"green": 0.5, "blue": 600.0}
+    as_before = swarm.get
+
+    def get(host: str, port: int, path: str, token: str, timeout: float, *, asked: str = "") -> Any:
+        answer = as_before(host, port, path, token, timeout)
+        if path != "/api":
+            return answer
+        return 200, asked, json.dumps({"database": {"schema": said[asked], "schema_seconds_ago": ages[asked]}}).encode()
+
+    monkeypatch.setattr(swarm, "get", get)
+    world.cut = {"one"}
+    assert driver.schema() == Schema("0005", "0004", 0.5)
+    world.cut = set()
+    world.maps = {name: Routing("green") for name in NODES}
+    world.table["bitnet-lab-edge"]["Spec"]["Labels"]["io.bitnet.active-slot"] = "green"
+    world.table["bitnet-lab-blue"]["Spec"]["Labels"]["io.bitnet.schemas"] = "0003-0003"
+    with pytest.raises(Refused, match="know 0004 or later"):
+        world.run(driver, "rollback", release=OLD)
+    assert world.settled("green")
+    said["green"]["oldest"] = "0003"
+    world.run(driver, "rollback", release=OLD)
+    assert world.settled("blue")
+
+
+def test_a_slot_is_asked_by_its_name(served: dict[str, Any]) -> None:
+    served.update(status=200, body=b"{}")
+    edge.get("127.0.0.1", served["port"], "/api", "secret", 3, asked="green")
+    assert served["headers"]["X-Bitnet-Slot"] == "green"
+    edge.get("127.0.0.1", served["port"], "/api", "secret", 3)
+    assert "X-Bitnet-Slot" not in served["headers"]

@@ -25,6 +25,7 @@ from ansible_collections.bitnet.devops.plugins.module_utils._traffic.routing imp
     routing_of_labels,
     routing_of_map,
 )
+from ansible_collections.bitnet.devops.plugins.module_utils._traffic.schema import Schema
 from ansible_collections.bitnet.devops.plugins.module_utils._traffic.swarm import State
 
 OLD, NEW = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
@@ -75,6 +76,7 @@ class World:
         self.conflicts = 0
         self.edge_error = ""
         self.starts = True
+        self.database: Schema | None = None
 
     # -- deaths
 
@@ -135,6 +137,9 @@ class World:
             if self.edge_error:
                 raise EdgeFailed(self.edge_error)
             self._effect(f"edge {name}", lambda name=name: self.edges.update({name: routing}))
+
+    def schema(self) -> Schema | None:
+        return self.database
 
     def tidy(self) -> None:
         if self.dead:

@@ -175,7 +175,9 @@ options:
         type: str
         default: 0s
   networks:
-    description: Overlay networks, by name.
+    description:
+      - Overlay networks, by name.
+      - V(host) alone is the network of the node itself. Then O(endpoint_mode=dnsrr) and no O(publish).
     type: list
     elements: str
   limits:

@@ -152,7 +152,12 @@ class SwarmClient:
 
     def network_names(self) -> dict[str, str]:
         networks = self._call("list networks", self.api.networks)
-        return {network["Id"]: network["Name"] for network in networks if network["Scope"] == "swarm"}
+        names = {network["Id"]: network["Name"] for network in networks if network["Scope"] == "swarm"}
+        # The Swarm has a network of its own for that of the node, which no list shows.
+        with contextlib.suppress(docker.errors.NotFound):
+            host = self._call("look up the network host", self.api.inspect_network, "host", scope="swarm")
+            names[host["Id"]] = host["Name"]
+        return names
 
     def ids(self, fields: Fields) -> Ids:
         """The ids of everything the service refers to; what is missing is said before anything is changed."""

@@ -124,12 +124,13 @@ def test_only_the_tasks_of_this_service(client):
 def test_what_a_service_refers_to_must_be_there(client, option):
     there = {
         "networks": [{"Id": "n1", "Name": "inside", "Scope": "swarm"}, {"Id": "n2", "Name": "local", "Scope": "local"}],
+        "inspect_network": {"Id": "n3", "Name": "host", "Scope": "swarm"},
         "secrets": [named("s")],
         "configs": [named("c")],
     }
     fields = {"networks": ["inside"], "secrets": [{"source": "s"}], "configs": [{"source": "c"}]}
     ids = client(**there).ids(fields)
-    assert (ids.networks, ids.secrets, ids.configs) == ({"inside": "n1"}, {"s": "id-s"}, {"c": "id-c"})
+    assert (ids.networks, ids.secrets, ids.configs) == ({"inside": "n1", "host": "n3"}, {"s": "id-s"}, {"c": "id-c"})
     fields[option] = ["local"] if option == "networks" else [{"source": "none"}]
     with pytest.raises(Refused, match=f"{option}: the Swarm has no {option[:-1]}"):
         client(**there).ids(fields)

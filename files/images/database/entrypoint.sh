@@ -65,16 +65,16 @@ own_redis_command() {
 case "${1:-}" in
     etcd)
         mkdir -p "$data/etcd"
-        exec keep.py etcd
+        exec /usr/bin/python3 -I /usr/local/bin/keep.py etcd
         ;;
     postgresql)
         mkdir -p "$data/postgresql"
-        exec keep.py patroni "$settings/patroni.yml"
+        exec /usr/bin/python3 -I /usr/local/bin/keep.py patroni "$settings/patroni.yml"
         ;;
     pgbouncer)
         # The included file ends within [pgbouncer]; that section begun a second time would forget what the first one said.
         printf '%%include %s/pgbouncer.ini\nlisten_addr = %s,127.0.0.1\n' "$settings" "$address" > "$run/pgbouncer.ini"
-        exec keep.py haproxy -db -f "$settings/haproxy.cfg" -- pgbouncer "$run/pgbouncer.ini"
+        exec /usr/bin/python3 -I /usr/local/bin/keep.py haproxy -db -f "$settings/haproxy.cfg" -- pgbouncer "$run/pgbouncer.ini"
         ;;
     redis)
         # Of what Redis and its Sentinel have written themselves only who follows whom is kept; all else is as it is wanted now.
@@ -88,7 +88,7 @@ case "${1:-}" in
         } > "$data/redis.conf.new"
         mv -f "$data/redis.conf.new" "$data/redis.conf"
         if [ "${DATABASE_SENTINEL_PORT:-0}" = 0 ]; then
-            exec keep.py redis-server "$data/redis.conf"
+            exec /usr/bin/python3 -I /usr/local/bin/keep.py redis-server "$data/redis.conf"
         fi
         touch "$data/sentinel.conf"
         password=$(sed -n 's/^requirepass //p' "$secrets/redis.conf")
@@ -106,7 +106,7 @@ case "${1:-}" in
             printf 'bind %s 127.0.0.1\nsentinel announce-ip %s\n' "$address" "$address"
         } > "$data/sentinel.conf.new"
         mv -f "$data/sentinel.conf.new" "$data/sentinel.conf"
-        exec keep.py redis-server "$data/redis.conf" -- redis-server "$data/sentinel.conf" --sentinel
+        exec /usr/bin/python3 -I /usr/local/bin/keep.py redis-server "$data/redis.conf" -- redis-server "$data/sentinel.conf" --sentinel
         ;;
     check) exec haproxy -c -f /dev/stdin ;;
     write) proof | pgbouncer_sql "$DATABASE_USER" "$DATABASE_NAME" ;;

@@ -105,7 +105,7 @@ options:
       - With V(true), V(rollback) is also refused where no slot can say which schema the database has.
     type: bool
     default: true
-    version_added: 0.3.0
+    version_added: 0.2.0
 seealso:
   - module: bitnet.devops.traffic_info
   - module: bitnet.devops.traffic_gate

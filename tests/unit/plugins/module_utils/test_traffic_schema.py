@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 import swarm_intelligence.schema as service
@@ -91,3 +92,8 @@ def test_the_latest_word_counts():
     old = json.dumps({"database": {"schema": {"revision": "0003", "oldest": "0001"}, "schema_seconds_ago": 900}})
     assert newest([schema_of(old.encode()), None, schema_of(fresh.encode())]) == Schema("0005", "0004", 0.4)
     assert newest([None]) is None
+
+
+def test_the_image_is_labelled_with_what_its_code_knows():
+    dockerfile = Path(__file__).resolve().parents[4] / "files" / "images" / "Dockerfile"
+    assert f'io.bitnet.schemas="{service.MINIMUM}-{service.MAXIMUM}"' in dockerfile.read_text()

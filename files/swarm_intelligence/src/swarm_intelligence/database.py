@@ -11,7 +11,6 @@ server cannot. The URL comes from a file and is given to libpq as it is, which k
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,12 +41,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from .logs import event
 from .schema import MAXIMUM, MINIMUM, Schema
 from .settings import SettingsError
+from .watched import Watched
 
-LOOK_SECONDS = 1.0
-"""How often it is looked whether the database can be used."""
 QUERY_SECONDS = 5.0
 CONNECT_SECONDS = 3
 CONNECTIONS = 8
@@ -173,14 +170,15 @@ def reason_of(error: BaseException) -> str:
     return (lines[0] if lines else type(cause).__name__)[:300]
 
 
-class Database:
+class Database(Watched):
     """PostgreSQL as the service sees it. What is asked of it while it is away fails at once."""
 
+    name = "database"
+
     def __init__(self, source: Source, migrate: str) -> None:
+        super().__init__()
         self.source = source
         self.migrate = migrate
-        self.up = False
-        self.reason = "not asked yet"
         self.schema: Schema | None = None
         """What was seen last, also while the database is away."""
         self.seen = 0.0
@@ -204,19 +202,13 @@ class Database:
         except PoolTimeout:  # many ask at once; the database itself is well
             raise Away(f"all {CONNECTIONS} connections are busy") from None
         except (OperationalError, InterfaceError, SettingsError, TimeoutError, OSError) as error:
-            self._away(reason_of(error))
+            self.away(reason_of(error))
             raise Away(self.reason) from error
         except DBAPIError as error:
             if error.connection_invalidated:
-                self._away(reason_of(error))
+                self.away(reason_of(error))
                 raise Away(self.reason) from error
             raise
-
-    async def watch(self) -> None:
-        """Look again and again; what went away comes back by itself."""
-        while True:
-            await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
         try:
@@ -226,15 +218,14 @@ class Database:
                 await asyncio.to_thread(self._expand)
                 schema = await self._schema()
         except (DBAPIError, PoolTimeout, SettingsError, TimeoutError, OSError, psycopg.Error) as error:
-            self._away(reason_of(error))
+            self.away(reason_of(error))
             return
         self.schema, self.seen = schema, time.monotonic()
         problem = schema.problem()
         if problem:
-            self._away(f"{problem} (see 'bitnet-cli database check')")
-        elif not self.up:
-            self.up, self.reason = True, ""
-            event(logging.INFO, "database is there", schema=schema.revision)
+            self.away(f"{problem} (see 'bitnet-cli database check')")
+        else:
+            self.there(schema=schema.revision)
 
     def _expand(self) -> None:
         from .migrate import upgrade
@@ -250,11 +241,6 @@ class Database:
             except ProgrammingError:  # no such table
                 return Schema()
         return Schema(found[0], found[1]) if found else Schema()
-
-    def _away(self, reason: str) -> None:
-        if self.up or reason != self.reason:
-            event(logging.WARNING, "database is away", reason=reason)
-        self.up, self.reason = False, reason
 
     async def close(self) -> None:
         await self.engine.dispose()

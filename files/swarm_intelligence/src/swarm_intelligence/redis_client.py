@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +16,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from .logs import event
 from .settings import SettingsError
+from .watched import Watched
 
-LOOK_SECONDS = 1.0
 ASK_SECONDS = 0.5
 CONNECTIONS = 128
 
@@ -62,11 +60,12 @@ def client(url_file: Path, ca_file: Path | None, option: str = "BITNET_REDIS_URL
         ) from None
 
 
-class Redis:
+class Redis(Watched):
+    name = "redis"
+
     def __init__(self, url_file: Path, ca_file: Path | None) -> None:
+        super().__init__()
         self.client = client(url_file, ca_file)
-        self.up = False
-        self.reason = "not asked yet"
 
     async def ask(self, command: Awaitable[Answer], seconds: float = ASK_SECONDS) -> Answer:
         """Raises RedisAway, at once while it is known to be away."""
@@ -82,13 +81,8 @@ class Redis:
                 return await command
         except (RedisError, OSError, TimeoutError) as error:
             reason = "no answer in time" if isinstance(error, TimeoutError) else str(error).splitlines()[0][:300]
-            self._away(reason or type(error).__name__)
+            self.away(reason or type(error).__name__)
             raise RedisAway(self.reason) from error
-
-    async def watch(self) -> None:
-        while True:
-            await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
         try:
@@ -96,14 +90,7 @@ class Redis:
             await self._ask(self.client.set("bitnet:probe", "1", ex=60), ASK_SECONDS * 2)
         except RedisAway:
             return
-        if not self.up:
-            self.up, self.reason = True, ""
-            event(logging.INFO, "redis is there")
-
-    def _away(self, reason: str) -> None:
-        if self.up or reason != self.reason:
-            event(logging.WARNING, "redis is away", reason=reason)
-        self.up, self.reason = False, reason
+        self.there()
 
     async def close(self) -> None:
         await self.client.aclose()

@@ -62,11 +62,12 @@ options:
       - V(copied) takes the newest of O(others), and refuses if the own one is newer.
       - V(rotating) brings the rotation of O(name) to O(phase).
       - V(rotated) forgets the old value of O(name), once that is withdrawn.
+      - V(revealed) notes that O(by) is given the value of O(name), which is due for rotation from then on.
     type: str
-    choices: [present, copied, rotating, rotated]
+    choices: [present, copied, rotating, rotated, revealed]
     default: present
   name:
-    description: The secret that is rotated.
+    description: The secret that is rotated or revealed.
     type: str
   phase:
     description:
@@ -74,6 +75,12 @@ options:
       - With V(prepared) a rotation begins.
     type: str
     choices: [prepared, both_valid, moving, verified, withdrawn]
+  by:
+    description: Who is given the value.
+    type: str
+  reason:
+    description: Why.
+    type: str
   wait_seconds:
     description: So long another run's write is waited for.
     type: int
@@ -125,7 +132,7 @@ phase:
   returned: when O(name) is given
   type: str
 due:
-  description: When each that has a period is to be rotated, the most urgent first.
+  description: When each that has a period, or was revealed, is to be rotated, the most urgent first.
   returned: success
   type: list
   elements: dict
@@ -215,6 +222,9 @@ class Work:
         if state == "copied":
             return self._copied(before), []
         secret = self._secret()
+        if state == "revealed":
+            by, reason = self.options["by"], self.options["reason"]
+            return store.reveal(before, secret, by, reason, self.now), [f"{secret.name}: revealed to {by}"]
         if state == "rotated":
             after = store.finish(before, secret)
         elif self.options["phase"] == store.PREPARED:
@@ -254,14 +264,20 @@ def main() -> None:
             "others": values,
             "state": {
                 "type": "str",
-                "choices": ["present", "copied", "rotating", "rotated"],
+                "choices": ["present", "copied", "rotating", "rotated", "revealed"],
                 "default": "present",
             },
             "name": {"type": "str"},
             "phase": {"type": "str", "choices": list(store.PHASES)},
+            "by": {"type": "str"},
+            "reason": {"type": "str"},
             "wait_seconds": {"type": "int", "default": 30},
         },
-        required_if=[("state", "rotating", ("name", "phase")), ("state", "rotated", ("name",))],
+        required_if=[
+            ("state", "rotating", ("name", "phase")),
+            ("state", "rotated", ("name",)),
+            ("state", "revealed", ("name", "by", "reason")),
+        ],
         supports_check_mode=True,
     )
     try:

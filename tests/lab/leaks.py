@@ -37,7 +37,7 @@ from typing import IO, Any, cast
 SHORTEST = 12  # bytes: a shorter value would be found by chance, or everywhere
 DEEPEST = 5  # archives within archives
 CHUNK = 1 << 20
-SAMPLE_SECONDS = 0.01
+SAMPLE_SECONDS = 0.03
 COMMAND_SECONDS = 600
 BROKEN = (EOFError, OSError, lzma.LZMAError, zlib.error, tarfile.TarError)
 

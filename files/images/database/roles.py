@@ -4,10 +4,10 @@
 """roles.py PORT [--check]    makes the database and its users what the JSON on standard input says, on the leader
 
 {"database": "bitnet", "owner": "bitnet", "logins": {"bitnet": "password", ...}, "withdrawn": ["bitnet_2"]}; prints
-{"changed": [what, ...]}. Whoever may log in is the owner, or acts as the owner: what one of them makes belongs to all, so
-that they can take turns. Who is withdrawn, and is there, can log in no more, and its sessions are ended; it may still be
-the owner. Passwords come by standard input and go to the server as SCRAM verifiers, so that neither a process list nor the
-server's log has them.
+{"changed": [what, ...]}. Whoever may log in is the owner, or acts as the owner: what one of them makes belongs to
+all, so that they can take turns. Who is withdrawn, and is there, can log in no more, and its sessions are ended; it may
+still be the owner. Passwords come by standard input and go to the server as SCRAM verifiers, so that neither a process
+list nor the server's log has them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Server:
         if member is None:
             self.do(f"{user} a member of {owner}", "GRANT {} TO {}", owner, user)
         acts = self.ask(
-            "SELECT 1 FROM pg_db_role_setting WHERE setrole = to_regrole(%s) AND setdatabase = 0 AND %s = ANY (setconfig)",
+            "SELECT 1 FROM pg_db_role_setting"
+            " WHERE setrole = to_regrole(%s) AND setdatabase = 0 AND %s = ANY (setconfig)",
             user,
             f"role={owner}",
         )

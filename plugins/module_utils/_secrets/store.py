@@ -23,6 +23,8 @@ from .declaration import BY_LOGIN, LOGINS, NOT, OF_ROLES, BadInput, Declared, fi
 SCHEMA = 1
 ID_LENGTH = 12  # as long as the hash in the name of a secret of the Swarm, and the same one
 LOGIN_TURNS = 2
+LONGEST_REASON = 500
+REMEMBERED = 200  # of the newest times that a value was revealed
 _ALPHABET = string.ascii_letters + string.digits
 
 PREPARED, BOTH_VALID, MOVING, VERIFIED, WITHDRAWN = "prepared", "both_valid", "moving", "verified", "withdrawn"
@@ -53,7 +55,14 @@ def stamp(now: datetime.datetime) -> str:
 
 
 def empty(environment: str) -> Json:
-    return {"schema": SCHEMA, "serial": 0, "environment": environment, "key": generate(48), "secrets": {}}
+    return {
+        "schema": SCHEMA,
+        "serial": 0,
+        "environment": environment,
+        "key": generate(48),
+        "secrets": {},
+        "revealed": [],
+    }
 
 
 def text_of(store: Json) -> str:
@@ -66,7 +75,12 @@ def read(text: str, environment: str, where: str) -> Json:
         store = json.loads(text)
         schema = store["schema"]
         entries = list(store["secrets"].values())
-        usable = isinstance(store["serial"], int) and isinstance(store["key"], str) and len(store["key"]) >= 32
+        usable = (
+            isinstance(store["revealed"], list)
+            and isinstance(store["serial"], int)
+            and isinstance(store["key"], str)
+            and len(store["key"]) >= 32
+        )
         usable = usable and all(
             entry["current"] in {version["id"] for version in entry["versions"]}
             and entry["phase"] in ("", *PHASES)
@@ -193,16 +207,36 @@ def waiting(store: Json, wanted: t.Mapping[str, Declared], given: t.Mapping[str,
 
 
 def due(store: Json, wanted: t.Mapping[str, Declared], now: datetime.datetime) -> list[Json]:
-    """When each that has a period is to be rotated, the most urgent first."""
+    """When each that has a period, or was revealed to somebody, is to be rotated, the most urgent first."""
     found = []
     for name, secret in wanted.items():
         entry = store["secrets"].get(name)
-        if entry is None or secret.rotate_days == 0:
+        if entry is None:
             continue
-        since = datetime.datetime.strptime(current(entry)["since"], "%Y-%m-%dT%H:%M:%SZ")
-        at = since.replace(tzinfo=datetime.timezone.utc) + datetime.timedelta(days=secret.rotate_days)
-        found.append({"name": name, "due_at": stamp(at), "overdue": at <= now, "phase": entry["phase"]})
+        times = [event["at"] for event in store["revealed"] if event["version"] == entry["current"]]
+        if secret.rotate_days:
+            since = datetime.datetime.strptime(current(entry)["since"], "%Y-%m-%dT%H:%M:%SZ")
+            since = since.replace(tzinfo=datetime.timezone.utc)
+            times.append(stamp(since + datetime.timedelta(days=secret.rotate_days)))
+        if times:
+            at = min(times)
+            found.append({"name": name, "due_at": at, "overdue": at <= stamp(now), "phase": entry["phase"]})
     return sorted(found, key=lambda one: (one["due_at"], one["name"]))
+
+
+def reveal(store: Json, secret: Declared, by: str, reason: str, now: datetime.datetime) -> Json:
+    """The store with a note that somebody is given the current value, which is due for rotation from now on."""
+    for option, text in (("by", by), ("reason", reason)):
+        if not text.strip() or len(text) > LONGEST_REASON:
+            raise BadInput(
+                f"{option} is {text[:80]!r}: say who needs the value, and why, in 1 to {LONGEST_REASON} characters"
+            )
+    after = copy.deepcopy(store)
+    entry = _entry(after, secret)
+    note = {"at": stamp(now), "name": secret.name, "version": entry["current"], "by": by, "reason": reason}
+    after["revealed"] = [*after["revealed"], note][-REMEMBERED:]
+    after["serial"] += 1
+    return after
 
 
 # ---------------------------------------------------------------------------- rotation
@@ -211,7 +245,7 @@ def due(store: Json, wanted: t.Mapping[str, Declared], now: datetime.datetime) -
 def _entry(store: Json, secret: Declared) -> Json:
     entry = store["secrets"].get(secret.name)
     if entry is None:
-        raise BadInput(f"rotate: {secret.name} is declared and not kept yet; run bitnet.devops.secrets first")
+        raise BadInput(f"name: {secret.name} is declared and not kept yet; run bitnet.devops.secrets first")
     return t.cast(Json, entry)
 
 

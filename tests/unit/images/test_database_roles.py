@@ -86,7 +86,9 @@ def test_two_take_turns_and_what_they_make_is_everybodys(server, roles):
             second.execute("ALTER TABLE before ADD what text")
             second.execute("CREATE TABLE after (n int)")
         first.execute("ALTER TABLE after ADD what text")
-        [owners] = first.execute("SELECT array_agg(tableowner::text) FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        [owners] = first.execute(
+            "SELECT array_agg(tableowner::text) FROM pg_tables WHERE schemaname = 'public'"
+        ).fetchall()
         assert owners[0] == ["app", "app"]
         # The first is withdrawn, with the sessions that it still has.
         assert roles({"app_2": TWO}, ["app"]) == ["app withdrawn", "1 sessions of app ended"]

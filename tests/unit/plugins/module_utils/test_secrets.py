@@ -28,7 +28,9 @@ def given(source="sops", **values):
 
 @pytest.fixture
 def kept():
-    after, said = store.plan(store.empty("staging"), WANTED, given(postgresql=GIVEN), {"redis": "found-by-the-role"}, NOW)
+    after, said = store.plan(
+        store.empty("staging"), WANTED, given(postgresql=GIVEN), {"redis": "found-by-the-role"}, NOW
+    )
     assert said == ["postgresql: sops", "redis: found", "smtp: generated"]
     return after
 
@@ -80,10 +82,15 @@ def test_what_cannot_be_declared(value, says):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("smtp", "fifteen-letters"), ("smtp", "with a blank in it"), ("smtp", "quoted\"'password"), ("smtp", 1234567890123456)],
+    [
+        ("smtp", "fifteen-letters"),
+        ("smtp", "with a blank in it"),
+        ("smtp", "quoted\"'password"),
+        ("smtp", 1234567890123456),
+    ],
 )
 def test_a_value_that_is_none_of_its_kind_is_not_shown(name, value):
-    with pytest.raises(BadInput, match="bitnet_secrets.smtp: .*sops has") as error:
+    with pytest.raises(BadInput, match=r"bitnet_secrets.smtp: .*sops has") as error:
         store.plan(store.empty("staging"), WANTED, given(**{name: value}), {}, NOW)
     assert str(value) not in str(error.value)
 
@@ -133,10 +140,14 @@ def test_another_value_of_a_source_is_taken_only_where_no_rotation_is_known(kept
     assert store.waiting(after, WANTED, new) == ["postgresql", "smtp"]
 
 
+LISTED = {"schema": 1, "serial": 1, "key": "k" * 48, "revealed": [], "secrets": {}}
+NO_CURRENT = {"a": {"versions": [], "current": "x", "phase": ""}}
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "no json", "[]", "{}", "[" * 100_000, '{"schema": 1, "serial": 1, "key": "short", "secrets": {}}',
-     '{"schema": 1, "serial": 1, "key": "%s", "secrets": {"a": {"versions": [], "current": "x", "phase": ""}}}' % ("k" * 48)],
+    ["", "no json", "[]", "{}", "[" * 100_000, json.dumps({**LISTED, "key": "short"}),
+     json.dumps({**LISTED, "secrets": NO_CURRENT}), json.dumps({**LISTED, "serial": "1"})],
 )  # fmt: skip
 def test_what_is_no_store_is_not_made_anew(text):
     with pytest.raises(BadInput, match=r"^store.json is no store of secrets\. Move it away"):
@@ -144,7 +155,7 @@ def test_what_is_no_store_is_not_made_anew(text):
 
 
 def test_stores_of_others_are_refused(kept):
-    with pytest.raises(BadInput, match="is the store of the environment 'staging', not of 'production'"):
+    with pytest.raises(BadInput, match=r"is the store of the environment 'staging', not of 'production'"):
         store.read(store.text_of(kept), "production", "store.json")
     with pytest.raises(BadInput, match="has the schema '2', and this collection knows 1"):
         store.read(json.dumps({**kept, "schema": 2}), "staging", "store.json")
@@ -154,7 +165,7 @@ def test_the_newest_store_counts(kept):
     newer = {**kept, "serial": 7}
     assert store.newest({}) is None
     assert store.newest({"one": kept, "two": newer, "three": copy.deepcopy(newer)}) == newer
-    with pytest.raises(BadInput, match="of two, three|of three, two"):
+    with pytest.raises(BadInput, match=r"of two, three|of three, two"):
         store.newest({"one": kept, "two": newer, "three": {**newer, "key": "other"}})
 
 
@@ -237,7 +248,7 @@ def test_no_phase_is_left_out(kept):
 
 def test_a_given_value_must_be_a_new_one(kept):
     secret = WANTED["postgresql"]
-    with pytest.raises(BadInput, match="sops still has the current value of postgresql. Put a new one there") as error:
+    with pytest.raises(BadInput, match=r"sops still has the current value of postgresql. Put a new one there") as error:
         store.begin(kept, secret, given(postgresql=GIVEN), NOW)
     assert GIVEN not in str(error.value)
     prepared = store.begin(kept, secret, given(postgresql=GIVEN + "2"), NOW)
@@ -245,13 +256,28 @@ def test_a_given_value_must_be_a_new_one(kept):
 
 
 def test_what_cannot_be_rotated_says_the_way_out(kept):
-    with pytest.raises(BadInput, match="redis cannot have two values that hold at once. Give another one in a source"):
+    with pytest.raises(BadInput, match=r"redis cannot have two values that hold at once. Give another one in a source"):
         store.begin(kept, WANTED["redis"], {}, NOW)
     only = declared({"smtp": {"kind": "password", "sources": ["sops"]}})["smtp"]
-    with pytest.raises(BadInput, match="bitnet_secrets.smtp: none of its sources has a value"):
+    with pytest.raises(BadInput, match=r"bitnet_secrets.smtp: none of its sources has a value"):
         store.begin(kept, only, {}, NOW)
     with pytest.raises(BadInput, match="late is declared and not kept yet"):
         store.begin(kept, declared({"late": {"kind": "key"}})["late"], {}, NOW)
+
+
+def test_what_was_revealed_is_due_until_it_is_rotated(kept):
+    secret = WANTED["smtp"]
+    revealed = store.reveal(kept, secret, "alice", "the mailer is down", NOW)
+    assert store.due(revealed, WANTED, NOW)[0] == {
+        "name": "smtp", "due_at": "2026-11-27T09:00:00Z", "overdue": True, "phase": ""
+    }  # fmt: skip
+    after = store.advance(store.begin(revealed, secret, {}, LATER), secret, "both_valid", LATER)
+    assert [one["name"] for one in store.due(after, WANTED, NOW)] == ["postgresql"]
+    [note] = after["revealed"]
+    assert (note["by"], note["reason"], note["name"]) == ("alice", "the mailer is down", "smtp")
+    for by, reason in (("", "why"), ("alice", " "), ("alice", "x" * 501)):
+        with pytest.raises(BadInput, match="say who needs the value, and why"):
+            store.reveal(kept, secret, by, reason, NOW)
 
 
 # ---------------------------------------------------------------------------- services

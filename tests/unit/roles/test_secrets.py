@@ -208,9 +208,7 @@ class World:
     def needles(values: set[str]) -> leaks.Needles:
         return leaks.Needles({f"secret {number}": value for number, value in enumerate(sorted(values))})
 
-    def play(
-        self, playbook: str, *options: str, succeeds: bool = True, environment: dict[str, str] | None = None
-    ) -> str:
+    def play(self, playbook: str, *options: str, succeeds: bool = True, **environment: str) -> str:
         """Run it; what it said. Its log, its facts, its temporary files and its processes hold no value."""
         self.know()
         (self.folder / "given.json").write_text(json.dumps(self.variables))

@@ -49,8 +49,10 @@ class Swarm:
         state = "failed" if service_id in self.broken else "running"
         task = {"ID": f"{service_id}-{len(self.updated)}",
                 "ServiceID": service_id, "NodeID": "n", "Slot": 1,
-                "DesiredState": "running", "Status": {"State": state, "Err": "no", "Timestamp": "2026-11-27T10:00:00Z"},
-                "CreatedAt": "2026-11-27T10:00:00Z", "Spec": self.found[service_id]["Spec"]["TaskTemplate"]}  # fmt: skip
+                "DesiredState": "running",
+                "Status": {"State": state, "Err": "no", "Timestamp": "2026-11-27T10:00:00Z"},
+                "CreatedAt": "2026-11-27T10:00:00Z",
+                "Spec": self.found[service_id]["Spec"]["TaskTemplate"]}  # fmt: skip
         return [task]
 
     def logs(self, *_arguments):

@@ -228,7 +228,7 @@ class World:
         with leaks.ProcessWatch(self.needles(watched)) as watch:
             done = subprocess.run(
                 list(map(str, command)), env={**os.environ, **ours, **environment}, cwd=CHECKOUT,
-                capture_output=True, text=True, timeout=500, check=False,
+                capture_output=True, text=True, timeout=580, check=False,
             )  # fmt: skip
         assert (done.returncode == 0) == succeeds, done.stdout[-6000:] + done.stderr[-3000:]
         self.know()

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """roles.py PORT [--check]    makes the database and its users what the JSON on standard input says, on the leader
 
+On a standby it ends the sessions of who is withdrawn, and exits with 3; with 4 while such a login may log in there yet.
+
 {"database": "bitnet", "owner": "bitnet", "logins": {"bitnet": "password", ...}, "withdrawn": ["bitnet_2"]}; prints
 {"changed": [what, ...]}. Whoever may log in is the owner, or acts as the owner: what one of them makes belongs to
 all, so that they can take turns. Who is withdrawn, and is there, can log in no more, and its sessions are ended; it may
@@ -59,7 +61,26 @@ class Server:
         if self.ask("SELECT 1 FROM pg_authid WHERE rolname = %s", owner) is None:
             self.do(f"user {owner}", "CREATE ROLE {}", owner)
 
+    def acts_as(self, user: str, owner: str) -> bool:
+        """Is this one that login() has made? A name alone says nothing: it may be somebody else's."""
+        asked = (
+            "SELECT 1 FROM pg_auth_members JOIN pg_db_role_setting ON setrole = member AND setdatabase = 0"
+            " WHERE roleid = to_regrole(%s) AND member = to_regrole(%s) AND %s = ANY (setconfig)"
+        )
+        return user == owner or self.ask(asked, owner, user, f"role={owner}") is not None
+
+    def refuse_a_stranger(self, user: str, owner: str) -> None:
+        found = self.ask("SELECT 1 FROM pg_authid WHERE rolname = %s", user)
+        if found is not None and not self.acts_as(user, owner):
+            sys.exit(
+                f"roles.py: the user {user} is not one that acts as {owner}, so it is somebody else's, and a rotation needs "
+                "its name: rename it, or take another database_user"
+            )
+
     def login(self, user: str, password: str, owner: str) -> None:
+        self.refuse_a_stranger(user, owner)
+        # Whole or not at all: half of it would be taken for a stranger.
+        self.cursor.execute("BEGIN")
         found = self.ask("SELECT rolpassword, rolcanlogin FROM pg_authid WHERE rolname = %s", user)
         if found is None or not found[1] or not fits(found[0], password):
             verifier = psycopg2.extensions.encrypt_password(password, user, self.cursor, "scram-sha-256")
@@ -67,6 +88,7 @@ class Server:
             self.do(f"password of {user}", verb + " ROLE {} LOGIN PASSWORD %s", user, values=(verifier,))
         if user != owner:
             self.act_as(user, owner)
+        self.cursor.execute("COMMIT")
 
     def act_as(self, user: str, owner: str) -> None:
         member = self.ask(
@@ -83,10 +105,14 @@ class Server:
         if acts is None:
             self.do(f"{user} acts as {owner}", "ALTER ROLE {} SET role TO {}", user, owner)
 
-    def withdraw(self, user: str) -> None:
+    def withdraw(self, user: str, owner: str) -> None:
+        self.refuse_a_stranger(user, owner)
         found = self.ask("SELECT rolpassword IS NULL AND NOT rolcanlogin FROM pg_authid WHERE rolname = %s", user)
         if found is not None and not found[0]:
             self.do(f"{user} withdrawn", "ALTER ROLE {} NOLOGIN PASSWORD NULL", user)
+        self.end_sessions(user)
+
+    def end_sessions(self, user: str) -> None:
         sessions = self.ask("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", user)
         if sessions and sessions[0]:
             end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
@@ -109,14 +135,23 @@ def main() -> None:
         server = Server(cursor, act)
         server.ask("SELECT set_config('statement_timeout', '30s', false)")
         if server.ask("SELECT pg_is_in_recovery()") == (True,):
-            print("roles.py: this member does not lead", file=sys.stderr)
-            sys.exit(3)
+            late = []
+            for user in wanted["withdrawn"]:
+                if not server.acts_as(user, wanted["owner"]):
+                    continue  # the leader says what is wrong with it
+                if server.ask("SELECT 1 FROM pg_authid WHERE rolname = %s AND rolcanlogin", user):
+                    late.append(user)
+                else:
+                    server.end_sessions(user)
+            print(json.dumps({"changed": server.changed}))
+            print(f"roles.py: this member does not lead{''.join(f', and {user} may log in' for user in late)}", file=sys.stderr)
+            sys.exit(4 if late else 3)
         server.owner(wanted["owner"])
         for user, password in wanted["logins"].items():
             server.login(user, password, wanted["owner"])
         server.database(wanted["database"], wanted["owner"])
         for user in wanted["withdrawn"]:
-            server.withdraw(user)
+            server.withdraw(user, wanted["owner"])
     print(json.dumps({"changed": server.changed}))
 
 

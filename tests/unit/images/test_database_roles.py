@@ -45,6 +45,7 @@ def roles(server, monkeypatch, capsys):
         assert not any(password in out for password in logins.values())
         return json.loads(out)["changed"]
 
+    run.module = module
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute("DROP DATABASE IF EXISTS app")
         for user in ("app_2", "app"):
@@ -107,6 +108,69 @@ def test_a_new_server_whose_turn_is_the_second_users(server, roles):
     assert "database app" in roles({"app_2": TWO}, ["app"])
     assert (may(server, "app_2", TWO), may(server, "app", ONE)) == (True, False)
     assert roles({"app_2": TWO}, ["app"]) == []
+
+
+def stranger(server, password):
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE app_2 LOGIN PASSWORD '{password}'")
+
+
+def test_a_user_of_somebody_else_keeps_password_and_sessions(server, roles):
+    """Of the name that the second login would have."""
+    roles({"app": ONE})
+    stranger(server, THREE)
+    with connect(server, "app_2", THREE) as theirs:
+        for logins, withdrawn in (({"app": ONE}, ["app_2"]), ({"app": ONE, "app_2": TWO}, [])):
+            with pytest.raises(SystemExit, match="the user app_2 is not one that acts as app, so it is somebody else's"):
+                roles(logins, withdrawn)
+        # Not even as a member of the owner, which an admin may be.
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            connection.execute("GRANT app TO app_2")
+        with pytest.raises(SystemExit, match="app_2 is not one that acts as app"):
+            roles({"app": ONE}, ["app_2"])
+        theirs.execute("SELECT 1")
+    assert may(server, "app_2", THREE)
+
+
+def test_a_second_login_is_made_whole_or_not_at_all(server, roles, monkeypatch):
+    """Killed in the middle, what is left would be taken for somebody else's."""
+    roles({"app": ONE})
+    act_as = roles.module.Server.act_as
+
+    def killed(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(roles.module.Server, "act_as", killed)
+    with pytest.raises(KeyboardInterrupt):
+        roles({"app": ONE, "app_2": TWO})
+    monkeypatch.setattr(roles.module.Server, "act_as", act_as)
+    assert roles({"app": ONE, "app_2": TWO})[0] == "password of app_2" and may(server, "app_2", TWO)
+
+
+def test_a_standby_ends_sessions_when_it_has_heard_of_it(server, roles, monkeypatch, capsys):
+    roles({"app": ONE, "app_2": TWO})
+    ask = roles.module.Server.ask
+
+    def standby(self, query, *values):
+        return (True,) if "pg_is_in_recovery" in query else ask(self, query, *values)
+
+    def run(check=False):
+        monkeypatch.setattr(roles.module.Server, "ask", standby)
+        with pytest.raises(SystemExit) as ended:
+            roles({"app_2": TWO}, ["app"], check=check)
+        monkeypatch.setattr(roles.module.Server, "ask", ask)
+        return ended.value.code, json.loads(capsys.readouterr().out)["changed"]
+
+    with connect(server, "app", ONE) as first:
+        assert run() == (4, [])
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            connection.execute("ALTER ROLE app NOLOGIN PASSWORD NULL")
+        assert run(check=True) == (3, ["1 sessions of app ended"])
+        first.execute("SELECT 1")
+        assert run() == (3, ["1 sessions of app ended"])
+        with pytest.raises(psycopg.OperationalError):
+            first.execute("SELECT 1")
+    assert run() == (3, [])
 
 
 def test_nobody_is_withdrawn_who_is_not_there(roles):

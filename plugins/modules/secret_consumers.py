@@ -15,7 +15,7 @@ description:
   - Each service that refers to another version of the secret is updated as its own update settings say, and the next
     one is touched only when its tasks run (and are healthy, where they have a health check).
   - Nothing else of a service is changed. One that refers to no version is an error, since nothing tells where the
-    secret would go.
+    secret would go. So is another service that refers to another version, which would stay with that.
   - A run that was killed is repeated. Services that have the version are waited for, and not updated again.
 extends_documentation_fragment:
   - bitnet.devops.docker
@@ -113,6 +113,21 @@ class Move:
             )
         return seen
 
+    def refuse_others(self, services: t.Collection[str]) -> None:
+        """Whoever has another version and does not move would stay with it, and it would be said that nobody has."""
+        left = sorted(
+            seen["Spec"]["Name"]
+            for seen in self.client.services()
+            if set(consumers.versions_of(seen["Spec"], self.names)) - {self.version}
+            and seen["Spec"]["Name"] not in services
+        )
+        if left:
+            raise Refused(
+                f"services: {', '.join(left)} also refers to a version of {self.base} that is not {self.version}; name it "
+                "among the secret's consumers, or take the secret from it (docker service update --secret-rm). Both "
+                "values hold"
+            )
+
     def move(self, name: str, timeout: float) -> None:
         seen = self.look(name)
         failed = {
@@ -149,9 +164,12 @@ def main() -> None:
         # All are looked at before the first is touched.
         for name in options["services"]:
             move.look(name)
+        move.refuse_others(options["services"])
         before = dict(move.before)
         for name in options["services"]:
             move.move(name, options["wait_timeout"])
+        # Somebody may have made one meanwhile.
+        move.refuse_others([] if not module.check_mode else options["services"])
     except Conflict as error:
         module.fail_json(msg=f"a service was changed by somebody else at the same time; run again ({error})")
     except (Refused, DockerFailed, service.NotConverged) as error:

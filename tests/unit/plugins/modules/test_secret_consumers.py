@@ -39,6 +39,9 @@ class Swarm:
     def contents(self, _kind):
         return [{"ID": n.upper(), "CreatedAt": n, "Spec": {"Name": n, "Labels": OURS}} for n in self.secrets]
 
+    def services(self):
+        return list(self.found.values())
+
     def service(self, name):
         return self.found.get(name)
 
@@ -114,14 +117,32 @@ def test_nothing_is_touched_when_one_cannot_move(run, services, version, says):
     assert said["failed"] and says in said["msg"] and run.swarm.updated == []
 
 
+def test_whoever_would_stay_is_named(run):
+    said = run("mailer")
+    assert said["failed"] and "services: clerk also refers to a version of smtp that is not smtp-new" in said["msg"]
+    assert run.swarm.updated == []
+    assert "clerk, mailer also refers" in run()["msg"]
+    # One that is made while the others move.
+    run.swarm.found.pop("clerk")
+    update = run.swarm.update
+
+    def and_another(seen, spec):
+        update(seen, spec)
+        run.swarm.found["late"] = run.swarm.made("late", "smtp-old", "smtp-new")
+
+    run.swarm.update = and_another
+    assert "services: late also refers" in run("mailer")["msg"] and run.swarm.updated == ["mailer"]
+
+
 def test_somebody_else_writes(run, monkeypatch):
     def conflict(*_arguments):
         raise Conflict("out of sequence")
 
     monkeypatch.setattr(run.swarm, "update", conflict)
-    assert "changed by somebody else at the same time; run again" in run("mailer")["msg"]
+    assert "changed by somebody else at the same time; run again" in run("mailer", "clerk")["msg"]
 
 
 def test_no_services_is_nothing_to_do(run):
+    run.swarm.found = {"other": run.swarm.made("other", "else"), "moved": run.swarm.made("moved", "smtp-new")}
     said = run()
     assert (said["changed"], said["moved"], said["verified"]) == (False, [], [])

@@ -15,7 +15,8 @@ description:
   - Keeps every secret that is declared in C(secrets/store.json) below O(path), readable by its owner alone, with its
     versions and how far a rotation has come, and writes those that roles of this collection read into their files.
   - A secret has its first value from O(given), or else O(found), or is generated. It keeps it until it is rotated.
-  - Each write adds one to the serial of the store. A store of other managers that is newer goes before the own one.
+  - Each write adds one to the serial of the store. A store of other managers that is newer goes before the own one, and
+    one that is older than what the Swarm's index knows is refused.
   - No value is in its result, its difference or its errors. The role C(bitnet.devops.secrets) uses it.
 attributes:
   check_mode:
@@ -29,7 +30,7 @@ attributes:
     description: What is kept is left alone.
 options:
   path:
-    description: The folder of the environment. Its folders C(secrets), C(database) and C(tokens) exist.
+    description: The folder of the environment. Its folders C(secrets) and C(database) exist.
     type: path
     required: true
   environment:
@@ -56,6 +57,16 @@ options:
     description: The stores of other managers, as texts by host.
     type: dict
     default: {}
+  index:
+    description:
+      - What the Swarm's index has of the store, as RV(index) was when it was written. With O(state=present) a store that is
+        older, or has not come of that one, is refused.
+    type: dict
+    default: {}
+  make_anew:
+    description: Whether to go on, with O(state=present), without what O(index) knows and no manager that was reached has.
+    type: bool
+    default: false
   state:
     description:
       - V(present) has all that is declared, and writes the files that roles read.
@@ -132,7 +143,9 @@ phase:
   returned: when O(name) is given
   type: str
 due:
-  description: When each that has a period, or was revealed, is to be rotated, the most urgent first.
+  description:
+    - When each that has a period, or was revealed, is to be rotated, the most urgent first.
+    - Those that nothing rotates (C(rotates) is false) need a new value in a source.
   returned: success
   type: list
   elements: dict
@@ -144,6 +157,14 @@ waiting:
 in_swarm:
   description: For each that is a secret of the Swarm, by the base of its name, the name of its current version.
   returned: success
+  type: dict
+forgotten:
+  description: For each that is a secret of the Swarm, by the base of its name, the names of the versions that are no more.
+  returned: success
+  type: dict
+index:
+  description: What the Swarm's index is to say of the store, its C(serial), a C(digest) and its current C(versions).
+  returned: success, not in check mode
   type: dict
 """
 
@@ -157,6 +178,7 @@ from ..module_utils._secrets import declaration, keeping, store
 from ..module_utils._secrets.declaration import BadInput, Declared
 
 UNKNOWN_YET = "known after it is made"
+LONGEST_NAME = 64  # of a secret of the Swarm
 
 
 class Work:
@@ -171,11 +193,20 @@ class Work:
             for name, value in options["given"].items()
             if name in self.declared
         }
+        self.prefix = f"bitnet-{options['environment']}-secret"
+        for name, secret in self.declared.items():
+            length = len(f"{self.prefix}-{name}-") + store.ID_LENGTH
+            if secret.in_swarm and length > LONGEST_NAME:
+                raise BadInput(
+                    f"bitnet_secrets.{name}: {self.prefix}-{name}-VERSION has {length} characters, and a secret of the "
+                    f"Swarm up to {LONGEST_NAME}; give it a shorter name"
+                )
         self.now = datetime.datetime.now(datetime.timezone.utc)
 
     def do(self) -> dict[str, t.Any]:
         if not self.act and not (self.folder / "secrets").is_dir():
-            return self._done(None)
+            # No folder for a lock, and nobody who writes: others may have the store.
+            return self._done(keeping.load(self.folder, self.options["environment"], self.options["others"]))
         with keeping.locked(self.folder, self.options["wait_seconds"]):
             return self._done(keeping.load(self.folder, self.options["environment"], self.options["others"]))
 
@@ -208,15 +239,21 @@ class Work:
             **({"phase": after["secrets"][name]["phase"]} if name in after["secrets"] else {}),
             "due": store.due(after, self.declared, self.now),
             "waiting": store.waiting(after, self.declared, self.given),
-            "in_swarm": store.in_swarm(after, self.declared, f"bitnet-{self.options['environment']}"),
+            "in_swarm": store.in_swarm(after, self.declared, self.prefix),
+            "forgotten": store.forgotten(after, self.declared, self.prefix),
+            **({"index": store.index(after)} if self.act else {}),
             "diff": {"before": {**was, "files": []}, "after": {**seen, "files": missing}},
         }
 
     def _after(self, before: store.Json | None) -> tuple[store.Json, list[str]]:
         state = self.options["state"]
         if state == "present":
-            start = before if before is not None else store.empty(self.options["environment"])
-            return store.plan(start, self.declared, self.given, self.options["found"], self.now)
+            environment, anew = self.options["environment"], self.options["make_anew"]
+            start, said = store.goes_on(before, self.options["index"], self.declared, self.given, anew, environment)
+            after, more = store.plan(start, self.declared, self.given, self.options["found"], self.now)
+            if said and not more:
+                after["serial"] += 1
+            return after, said + more
         if before is None:
             raise BadInput(f"path: there is no store of secrets in {self.folder}; run bitnet.devops.secrets first")
         if state == "copied":
@@ -262,6 +299,8 @@ def main() -> None:
             "given_by": {"type": "dict", "default": {}},
             "found": values,
             "others": values,
+            "index": {"type": "dict", "default": {}},
+            "make_anew": {"type": "bool", "default": False},
             "state": {
                 "type": "str",
                 "choices": ["present", "copied", "rotating", "rotated", "revealed"],

@@ -29,7 +29,6 @@ OF_ROLES = {
     "postgresql": ("password", "database/postgresql"),
     "pgbouncer": ("password", "database/pgbouncer"),
     "redis": ("password", "database/redis"),
-    "probe": ("token", "tokens/probe"),
 }
 LOGINS = "database/logins"
 
@@ -112,15 +111,22 @@ def _one(option: str, name: str, value: t.Mapping[str, t.Any]) -> Declared:
         raise BadInput(f"{where}.consumers has {wrong[0]!r}: give names of services, as 'docker service ls' shows them")
     if consumers and name in OF_ROLES:
         raise BadInput(f"{where}.consumers is {list(consumers)!r}: a role knows who needs {name}; leave consumers out")
-    return Declared(
+    days = _number(f"{where}.rotate_days", value.get("rotate_days", 0), 0, 3650, "days until it is due, 0 for never")
+    secret = Declared(
         name,
         kind,
         _number(f"{where}.length", value.get("length", 48), SHORTEST[kind], LONGEST, "characters to generate"),
         sources,
         environment,
         consumers,
-        _number(f"{where}.rotate_days", value.get("rotate_days", 0), 0, 3650, "days until it is due, 0 for never"),
+        days,
     )
+    if days and secret.rotation == NOT:
+        raise BadInput(
+            f"{where}.rotate_days is {days}: {name} cannot have two values that hold at once, so that nothing rotates it; "
+            "leave rotate_days out, and give a new value in a source when it is time"
+        )
+    return secret
 
 
 def declared(value: t.Any, option: str = "bitnet_secrets") -> dict[str, Declared]:
@@ -133,6 +139,9 @@ def declared(value: t.Any, option: str = "bitnet_secrets") -> dict[str, Declared
     for name, fields in value.items():
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise BadInput(f"{option}: {str(name)[:80]!r} is no name: give up to 32 small letters, digits and dashes")
+        if "secret" in name.split("-"):
+            # Only without it nobody can name a secret of one environment as one of another is called in the Swarm.
+            raise BadInput(f"{option}: {name!r} has the word secret between its dashes, which parts names; leave it out")
         if fields is not None and not isinstance(fields, t.Mapping):
             # Not the value: it may be the secret, put here by mistake.
             raise BadInput(
@@ -146,11 +155,23 @@ def declared(value: t.Any, option: str = "bitnet_secrets") -> dict[str, Declared
 def fitting(secret: Declared, value: t.Any, source: str, option: str = "bitnet_secrets") -> str:
     """The value, if it is one of its kind; the error shows nothing of it."""
     form, says = FORMS[secret.kind]
+    where = place(secret, source)
     if not isinstance(value, str):
-        raise BadInput(f"{option}.{secret.name}: {source} has {type(value).__name__}, no text; quote it there")
+        raise BadInput(f"{option}.{secret.name}: {where} has {type(value).__name__}, no text; quote it there")
     if not form.fullmatch(value):
         raise BadInput(
-            f"{option}.{secret.name}: {source} has {len(value)} characters that are no {secret.kind}, which is {says}. "
+            f"{option}.{secret.name}: {where} has {len(value)} characters that are no {secret.kind}, which is {says}. "
             "Correct it there, or take it out to use the next source"
         )
     return value
+
+
+def place(secret: Declared, source: str) -> str:
+    """Where somebody would look for the value of a source."""
+    places = {
+        "variable": f"bitnet_secret_values.{secret.name}",
+        "sops": f"{secret.name} in the file bitnet_secrets_sops_file",
+        "environment": f"the variable {secret.environment} of the controller's environment",
+        "found": f"the file {OF_ROLES[secret.name][1] if secret.name in OF_ROLES else secret.name} on a manager",
+    }
+    return places.get(source, source)

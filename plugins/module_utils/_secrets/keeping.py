@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 import time
 import typing as t
 from pathlib import Path
@@ -68,17 +67,22 @@ def load(folder: Path, environment: str, others: t.Mapping[str, str]) -> store.J
 
 
 def write(path: Path, text: str) -> None:
-    """For its owner alone from the beginning, and the old text stays until the new one is on disk."""
+    """For its owner alone from the beginning, and the old text stays until the new one is on disk.
+
+    Under the lock, and by one name: what a run that was killed has left is used up by the next.
+    """
+    making = path.with_name(f".{path.name}.new")
     try:
-        handle, making = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(handle, "w") as file:
+                os.fchmod(handle, 0o600)
                 file.write(text)
                 file.flush()
                 os.fsync(handle)
             os.replace(making, path)  # noqa: PTH105
         except BaseException:
-            Path(making).unlink()
+            making.unlink()
             raise
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -4,7 +4,8 @@
 """The store: every value of an environment with its versions, as one document that each manager keeps. Pure.
 
 One document and one file, so that a value and how far its rotation has come never disagree, whenever a run is killed.
-Each write adds one to the serial. Managers that were away take the highest.
+Each write adds one to the serial. Managers that were away take the highest. The Swarm's index knows the serial, too, so
+that those who were away are told from those who wrote last when only they are reached.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import secrets
 import string
 import typing as t
 
-from .declaration import BY_LOGIN, LOGINS, NOT, OF_ROLES, BadInput, Declared, fitting
+from .declaration import BY_LOGIN, LOGINS, NOT, OF_ROLES, SOURCES, BadInput, Declared, fitting, place
 
 SCHEMA = 1
 ID_LENGTH = 12  # as long as the hash in the name of a secret of the Swarm, and the same one
 LOGIN_TURNS = 2
 LONGEST_REASON = 500
 REMEMBERED = 200  # of the newest times that a value was revealed
+FORGOTTEN = 100  # of the newest versions of each secret that are no more
 _ALPHABET = string.ascii_letters + string.digits
 
 PREPARED, BOTH_VALID, MOVING, VERIFIED, WITHDRAWN = "prepared", "both_valid", "moving", "verified", "withdrawn"
@@ -61,6 +63,7 @@ def empty(environment: str) -> Json:
         "environment": environment,
         "key": generate(48),
         "secrets": {},
+        "forgotten": {},
         "revealed": [],
     }
 
@@ -77,6 +80,7 @@ def read(text: str, environment: str, where: str) -> Json:
         entries = list(store["secrets"].values())
         usable = (
             isinstance(store["revealed"], list)
+            and all(isinstance(ids, list) for ids in store["forgotten"].values())
             and isinstance(store["serial"], int)
             and isinstance(store["key"], str)
             and len(store["key"]) >= 32
@@ -121,6 +125,106 @@ def newest(stores: t.Mapping[str, Json]) -> Json | None:
     return stores[hosts[0]]
 
 
+# ---------------------------------------------------------------------------- what the Swarm remembers of it
+
+
+def index(store: Json) -> Json:
+    """What the Swarm's index has of the store. The digest tells nothing: it covers a key that nobody can guess."""
+    return {
+        "serial": store["serial"],
+        "digest": hashlib.sha256(text_of(store).encode()).hexdigest(),
+        "versions": {name: entry["current"] for name, entry in sorted(store["secrets"].items())},
+    }
+
+
+def _indexed(seen: t.Mapping[str, t.Any]) -> tuple[int, str, dict[str, str]]:
+    """Serial, digest and versions in an index; none where the Swarm has never had a store."""
+    if not seen:
+        return 0, "", {}
+    try:
+        versions = {str(name): str(identity) for name, identity in seen["versions"].items()}
+        return int(seen["serial"]), str(seen["digest"]), versions
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BadInput(
+            "index: the newest config bitnet-ENVIRONMENT-secrets-* of the Swarm ('docker config ls') does not say what "
+            "bitnet.devops.secrets writes there; somebody else has made it. Remove that, and run again"
+        ) from None
+
+
+def _knows(store: Json, name: str, identity: str) -> bool:
+    entry = store["secrets"].get(name)
+    held = {one["id"] for one in entry["versions"]} if entry is not None else set()
+    return identity in held or identity in store["forgotten"].get(name, ())
+
+
+def goes_on(
+    kept: Json | None,
+    seen: t.Mapping[str, t.Any],
+    wanted: t.Mapping[str, Declared],
+    given: t.Mapping[str, Json],
+    make_anew: bool,
+    environment: str,
+) -> tuple[Json, list[str]]:
+    """The store to go on with, and what was done to it: kept, if it is what the Swarm's index knows, or came after that.
+
+    make_anew has what the index knows and the store does not made once more.
+    """
+    serial, digest, versions = _indexed(seen)
+    way = (
+        "Reach the manager that has it (and leave --limit out), or restore that file (docs/runbooks/secrets.md), or go on "
+        "without it with secrets_make_anew=true. Nothing was changed"
+    )
+    if kept is None:
+        lost = sorted(name for name in versions if name in wanted and name not in given)
+        if lost and not make_anew:
+            raise BadInput(
+                f"secrets_make_anew is false, and no manager that was reached has the values of {', '.join(lost)}, which "
+                f"the Swarm has had, in secrets/store.json. {way}"
+            )
+        unknown = list(versions)
+    else:
+        older = kept["serial"] < serial
+        if older and not make_anew:
+            raise BadInput(
+                f"the newest secrets/store.json that was reached (serial {kept['serial']}) is older than what the Swarm "
+                f"knows (serial {serial}): its manager was away. {way}"
+            )
+        if older:
+            unknown = [name for name in versions if kept["secrets"].get(name, {}).get("current") != versions[name]]
+        else:
+            unknown = [name for name in versions if not _knows(kept, name, versions[name])]
+            other = kept["serial"] == serial and index(kept)["digest"] != digest
+            if (unknown or other) and not make_anew:
+                raise BadInput(
+                    f"the newest secrets/store.json that was reached (serial {kept['serial']}) has not come of what the "
+                    f"Swarm knows (serial {serial}; {', '.join(unknown) or 'the same values'}): two runs wrote while they "
+                    f"did not reach each other. {way}"
+                )
+    after = copy.deepcopy(kept) if kept is not None else empty(environment)
+    for name in unknown:
+        gone = after["secrets"].pop(name, {"versions": []})
+        _forget(after, name, *(one["id"] for one in gone["versions"]), versions[name])
+    after["serial"] = max(after["serial"], serial)
+    again = kept is not None and make_anew and (bool(unknown) or index(kept)["digest"] != digest) and bool(versions)
+    return after, [f"store: made the newest, without {', '.join(unknown) or 'a loss'}"] if again else []
+
+
+def _forget(store: Json, name: str, *gone: str) -> None:
+    """Notes versions that are no more, so that their secrets may be removed from the Swarm. One that came back is none."""
+    held = {one["id"] for one in store["secrets"].get(name, {"versions": []})["versions"]}
+    ids = [one for one in dict.fromkeys([*store["forgotten"].get(name, ()), *gone]) if one not in held]
+    store["forgotten"][name] = ids[-FORGOTTEN:]
+
+
+def forgotten(store: Json, wanted: t.Mapping[str, Declared], prefix: str) -> dict[str, list[str]]:
+    """For each secret of the Swarm, by the base of its name, the names of the versions that are no more."""
+    return {
+        f"{prefix}-{name}": [f"{prefix}-{name}-{identity}" for identity in store["forgotten"].get(name, ())]
+        for name, secret in sorted(wanted.items())
+        if secret.in_swarm
+    }
+
+
 # ---------------------------------------------------------------------------- what is needed
 
 
@@ -151,11 +255,7 @@ def _first(secret: Declared, given: t.Mapping[str, Json], found: t.Mapping[str, 
         return found[secret.name], "found"
     if "generated" in secret.sources:
         return generate(secret.length), "generated"
-    ways = {
-        "sops": "the file in secrets_sops_file",
-        "environment": f"the variable {secret.environment} on the controller",
-    }
-    asked = ", ".join(ways.get(source, "the dictionary bitnet_secret_values") for source in secret.sources)
+    asked = ", ".join(place(secret, source) for source in secret.sources)
     raise BadInput(
         f"bitnet_secrets.{secret.name}: none of its sources has a value ({asked}). Put it into one of these, or add "
         "generated to its sources"
@@ -183,11 +283,14 @@ def plan(
             fitting(secret, value, source)
             first = _version(after, value, source, now, 0)
             after["secrets"][name] = {"versions": [first], "current": first["id"], "phase": ""}
+            _forget(after, name)
             said.append(f"{name}: {source}")
         elif name in given and secret.rotation == NOT and given[name]["value"] != current(entry)["value"]:
             value, source = given[name]["value"], given[name]["source"]
             new = _version(after, value, source, now, 0)
+            old = entry["current"]
             entry.update({"versions": [new], "current": new["id"]})
+            _forget(after, name, old)
             said.append(f"{name}: another value of {source}")
     if said:
         after["serial"] += 1
@@ -220,7 +323,10 @@ def due(store: Json, wanted: t.Mapping[str, Declared], now: datetime.datetime) -
             times.append(stamp(since + datetime.timedelta(days=secret.rotate_days)))
         if times:
             at = min(times)
-            found.append({"name": name, "due_at": at, "overdue": at <= stamp(now), "phase": entry["phase"]})
+            rotates = secret.rotation != NOT
+            found.append(
+                {"name": name, "due_at": at, "overdue": at <= stamp(now), "phase": entry["phase"], "rotates": rotates}
+            )
     return sorted(found, key=lambda one: (one["due_at"], one["name"]))
 
 
@@ -268,15 +374,22 @@ def begin(store: Json, secret: Declared, given: t.Mapping[str, Json], now: datet
         )
         if value == old["value"]:
             raise BadInput(
-                f"rotate: {source} still has the current value of {secret.name}. Put a new one there and run again, or "
-                "take it out there to have one generated"
+                f"rotate: {place(secret, source)} still has the current value of {secret.name}. Put a new one there and "
+                "run again"
             )
+    elif old["source"] in SOURCES[:-1] and old["source"] in secret.sources:
+        # Whoever gives it has to know the new one: a generated one would be refused where it is used.
+        raise BadInput(
+            f"rotate: {secret.name} has come from {place(secret, old['source'])}, which has no value now. Put a new one "
+            f"there and run again, or take {old['source']} out of bitnet_secrets.{secret.name}.sources"
+        )
     elif "generated" in secret.sources:
         value, source = generate(secret.length), "generated"
     else:
         value, source = _first(secret, given, {})
     new = _version(after, value, source, now, (old["turn"] + 1) % LOGIN_TURNS)
     entry.update({"versions": [old, new], "next": new["id"], "phase": PREPARED, "began": stamp(now)})
+    _forget(after, secret.name)
     after["serial"] += 1
     return after
 
@@ -316,7 +429,9 @@ def finish(store: Json, secret: Declared) -> Json:
             f"phase: the rotation of {secret.name} is {entry['phase']}, and only what is {WITHDRAWN} can be forgotten; "
             "run bitnet.devops.rotate, which goes on where it stopped"
         )
+    gone = [one["id"] for one in entry["versions"] if one["id"] != entry["current"]]
     after["secrets"][secret.name] = {"versions": [current(entry)], "current": entry["current"], "phase": ""}
+    _forget(after, secret.name, *gone)
     after["serial"] += 1
     return after
 

@@ -66,8 +66,8 @@ def test_the_name_of_the_variable_can_be_chosen(look, monkeypatch):
     ("declared", "values", "says"),
     [
         (smtp(kind="word"), {}, "bitnet_secrets.smtp.kind is 'word'"),
-        (smtp(), {"smtp": "too short"}, "bitnet_secrets.smtp: variable has 9 characters that are no password"),
-        (smtp(), {"smtp": {"a": "b"}}, "bitnet_secrets.smtp: variable has dict, no text"),
+        (smtp(), {"smtp": "too short"}, "bitnet_secrets.smtp: bitnet_secret_values.smtp has 9 characters that are no password"),
+        (smtp(), {"smtp": {"a": "b"}}, "bitnet_secrets.smtp: bitnet_secret_values.smtp has dict, no text"),
         ("smtp", {}, "bitnet_secrets is str: give a dictionary"),
     ],
 )
@@ -75,3 +75,9 @@ def test_what_is_wrong_is_said_without_a_value(look, declared, values, says):
     with pytest.raises(AnsibleLookupError) as error:
         look(declared, values=values)
     assert says in str(error.value) and "too short" not in str(error.value)
+
+
+def test_a_wrong_value_of_the_environment_names_its_variable(look, monkeypatch):
+    monkeypatch.setenv("BITNET_SECRET_SMTP", "too short")
+    with pytest.raises(AnsibleLookupError, match="the variable BITNET_SECRET_SMTP of the controller's environment has 9"):
+        look(smtp())

@@ -23,7 +23,7 @@ def run(tmp_path, capsys):
     def module(declared=DECLARED, fails=False, check=False, folder="one", **options):
         path = tmp_path / folder
         if not check:
-            for below in ("secrets", "database", "tokens"):
+            for below in ("secrets", "database"):
                 (path / below).mkdir(parents=True, exist_ok=True)
         arguments = {"path": str(path), "environment": "test", "declared": declared, "_ansible_check_mode": check}
         with patch_module_args({**arguments, **options}), pytest.raises(SystemExit):
@@ -58,7 +58,9 @@ def test_a_run_and_another(run):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     again = run(given={"postgresql": GIVEN})
     assert not again["changed"] and again["actions"] == [] and again["serial"] == 1
-    assert again["in_swarm"] == {"bitnet-test-smtp": "bitnet-test-smtp-" + again["secrets"]["smtp"]["version"]}
+    base = "bitnet-test-secret-smtp"
+    assert again["in_swarm"] == {base: f"{base}-" + again["secrets"]["smtp"]["version"]}
+    assert again["forgotten"] == {base: []} and again["index"]["serial"] == 1
 
 
 def test_a_file_that_somebody_changed_or_opened_is_mended(run):
@@ -135,6 +137,58 @@ def test_a_disk_that_is_full_leaves_what_there_was(run, monkeypatch):
         ".lock",
         "store.json",
     ]
+
+
+def test_what_a_run_that_was_killed_has_left_is_used_up(run):
+    """Killed while it wrote: its file is neither kept for ever, nor readable, nor followed to somewhere else."""
+    run()
+    left = run.folder / "one/secrets/.store.json.new"
+    left.write_text("x" * 100_000)
+    left.chmod(0o644)
+    assert run(state="rotating", name="smtp", phase="prepared")["changed"]
+    path = run.folder / "one/secrets/store.json"
+    assert sorted(one.name for one in path.parent.iterdir()) == [".lock", "store.json"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and json.loads(path.read_text())["serial"] == 2
+    left.symlink_to(run.folder / "elsewhere")
+    assert "cannot be written" in run(state="rotating", name="smtp", phase="both_valid", fails=True)["msg"]
+    assert not (run.folder / "elsewhere").exists()
+
+
+def test_check_mode_looks_at_the_stores_of_others(run):
+    """A manager that has nothing yet, as a new one that leads."""
+    first = run()
+    said = run(folder="new", check=True, others={"one": held(run)}, index=first["index"])
+    assert said["changed"] and said["secrets"] == first["secrets"] and not (run.folder / "new").exists()
+    assert said["actions"][0] == "store: taken from another manager (serial 1)"
+    said = run(folder="new", check=True, others={"one": held(run)}, state="revealed", name="smtp", by="a", reason="b")
+    assert said["actions"][0] == "smtp: revealed to a"
+
+
+def test_the_index_decides_whether_a_store_goes_on(run):
+    first = run()
+    rotation = [{"state": "rotating", "phase": phase} for phase in ("prepared", "both_valid", "moving", "verified", "withdrawn")]
+    old = held(run)
+    for step in [*rotation, {"state": "rotated"}]:
+        last = run(name="smtp", **step)
+    (run.folder / "one/secrets/store.json").write_text(old)
+    before = {path: path.read_text() for path in (run.folder / "one").rglob("*") if path.is_file()}
+    assert "is older than what the Swarm knows (serial 7)" in run(index=last["index"], fails=True)["msg"]
+    assert before == {path: path.read_text() for path in (run.folder / "one").rglob("*") if path.is_file()}
+    said = run(index=last["index"], make_anew="true")
+    assert said["serial"] == 8 and said["actions"][:2] == ["store: made the newest, without smtp", "smtp: generated"]
+    assert said["secrets"]["smtp"]["version"] not in (
+        first["secrets"]["smtp"]["version"], last["secrets"]["smtp"]["version"],
+    )  # fmt: skip
+    # With nothing to make, it is the newest all the same, and once.
+    said = run(index={**said["index"], "serial": 20, "digest": "of-one-that-is-lost"}, make_anew="yes")
+    assert said["serial"] == 21
+    assert not run(index=said["index"], make_anew="yes")["changed"]
+
+
+def test_a_name_that_is_too_long_for_the_swarm(run):
+    said = run(declared={"a" * 32: {"kind": "key"}}, environment="prove", fails=True)
+    assert "has 65 characters, and a secret of the Swarm up to 64; give it a shorter name" in said["msg"]
+    run(declared={"a" * 31: {"kind": "key"}}, environment="prove")
 
 
 def test_revealed(run):

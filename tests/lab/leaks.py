@@ -28,6 +28,7 @@ import os
 import subprocess
 import tarfile
 import threading
+import time
 import urllib.parse
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -259,8 +260,10 @@ class ProcessWatch:
 
     def _watch(self) -> None:
         while not self._ended.is_set():
+            began = time.monotonic()
             self.look()
-            self._ended.wait(SAMPLE_SECONDS)
+            # A look at a busy machine takes long, and must not be what keeps it busy.
+            self._ended.wait(max(SAMPLE_SECONDS, 3 * (time.monotonic() - began)))
 
     def look(self) -> None:
         for folder in Path("/proc").iterdir():

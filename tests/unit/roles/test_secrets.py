@@ -330,9 +330,9 @@ def test_from_nothing_to_a_rotation_that_was_killed(world: World) -> None:
 
 
 def test_what_cannot_be_is_refused_before_anything_is_changed(world: World) -> None:
-    world.sops(smtp="too-short")
+    world.sops(smtp="no token since it has blanks")
     for declared, more, says in (
-        ({"smtp": {"kind": "token", "sources": ["sops"]}}, {}, "sops has 9 characters that are no token"),
+        ({"smtp": {"kind": "token", "sources": ["sops"]}}, {}, "sops has 28 characters that are no token"),
         ({"smtp": {"kind": "word"}}, {}, "bitnet_secrets.smtp.kind is 'word': give one of"),
         ({"late": {"kind": "key", "sources": ["sops"]}}, {}, "bitnet_secrets.late: none of its sources"),
         (

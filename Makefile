@@ -29,10 +29,10 @@ controller: | $(HERE) ## Make the controller's environment (.venv)
 dev: | $(HERE) ## Make the environment for the tests (.venv)
 	@scripts/bootstrap.sh dev
 
-.PHONY: site build platform data rollout consensus switch rollback upgrade teardown
+.PHONY: site build platform secrets data rollout consensus switch rollback upgrade rotate teardown
 site: controller ## From an empty machine to a service that answers
-build platform data rollout consensus switch rollback upgrade teardown: controller ## Run that playbook alone
-site build platform data rollout consensus switch rollback upgrade teardown:
+build platform secrets data rollout consensus switch rollback upgrade rotate teardown: controller ## Run that playbook alone
+site build platform secrets data rollout consensus switch rollback upgrade rotate teardown:
 	@ansible-playbook bitnet.devops.$@ -i $(INVENTORY) $(BECOME) $(ARGS)
 
 .PHONY: lint types sanity unit check

@@ -12,7 +12,7 @@ only=(-m 'not full' tests/integration)
 scenarios=(docker_engine swarm_cluster image_build swarm_rollout traffic teardown)
 if [ "${1:-}" = --full ]; then
     only=(tests/integration tests/unit/roles)
-    scenarios+=(database swarm_upgrade) # an image of its own, three machines: longer than CI has
+    scenarios+=(database secrets swarm_upgrade) # an image of its own, three machines: longer than CI has
 fi
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }

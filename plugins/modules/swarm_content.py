@@ -59,6 +59,11 @@ options:
     type: int
     default: 0
     version_added: 0.2.0
+  only:
+    description: With O(state=collected) only versions of these names are removed. Left out, all that nobody uses.
+    type: list
+    elements: str
+    version_added: 0.2.0
 seealso:
   - module: bitnet.devops.swarm_service
 """
@@ -123,7 +128,9 @@ def present(client: SwarmClient, kind: str, wanted: content.Wanted, act: bool) -
     return {"changed": True, "removed": [], "diff": diff}
 
 
-def collected(client: SwarmClient, kind: str, wanted: content.Wanted, keep: int, act: bool) -> dict[str, t.Any]:
+def collected(
+    client: SwarmClient, kind: str, wanted: content.Wanted, keep: int, only: list[str] | None, act: bool
+) -> dict[str, t.Any]:
     in_use = content.used(client.services())
     others = [
         version
@@ -131,6 +138,8 @@ def collected(client: SwarmClient, kind: str, wanted: content.Wanted, keep: int,
         if version["Spec"]["Name"] != wanted.name
     ]
     old = [version for version in others[keep:] if version["Spec"]["Name"] not in in_use]
+    if only is not None:
+        old = [version for version in old if version["Spec"]["Name"] in only]
     for version in old if act else []:
         client.remove_content(kind, version["ID"])
     names = [version["Spec"]["Name"] for version in old]
@@ -147,6 +156,7 @@ def main() -> None:
             "labels": {"type": "dict"},
             "state": {"type": "str", "choices": ["present", "collected"], "default": "present"},
             "keep": {"type": "int", "default": 0},
+            "only": {"type": "list", "elements": "str"},
             "docker_host": {"type": "str", "fallback": (env_fallback, ["DOCKER_HOST"])},
         },
         mutually_exclusive=[("config", "secret"), ("config", "key")],
@@ -165,7 +175,7 @@ def main() -> None:
         if options["state"] == "present":
             result = present(client, kind, wanted, act)
         else:
-            result = collected(client, kind, wanted, max(options["keep"], 0), act)
+            result = collected(client, kind, wanted, max(options["keep"], 0), options["only"], act)
     except Conflict as error:
         module.fail_json(msg=f"{wanted.name} was created by somebody else at the same time; run again ({error})")
     except (Refused, DockerFailed) as error:

@@ -91,7 +91,7 @@ def present(
         )
     outcome = Outcome(plan, client.service(name))
     if wait:
-        _wait_running(client, name, outcome, failed_before, timeout)
+        wait_running(client, name, outcome, failed_before, timeout)
     return outcome
 
 
@@ -106,7 +106,7 @@ def _write(client: SwarmClient, name: str, plan: Plan, service: dict[str, t.Any]
         client.create(spec)
 
 
-def _wait_running(client: SwarmClient, name: str, outcome: Outcome, failed_before: set[str], timeout: float) -> None:
+def wait_running(client: SwarmClient, name: str, outcome: Outcome, failed_before: set[str], timeout: float) -> None:
     started = time.monotonic()
     verdict = None
     while True:

@@ -69,6 +69,12 @@ def test_the_newest_stay_as_a_history(run):
     assert not keep(run, "text 4", state="collected", keep=2)["changed"]
     said = run(swarm_content_info, base="bitnet-dev-decision", labels={"io.bitnet.release": 1})
     assert [kept["content"] for kept in said["contents"]] == ["text 3"]
+    # Of several only those that were named, as what another run has made meanwhile is to stay.
+    gone = keep(run, "text 4", state="collected", _ansible_check_mode=True)["removed"]
+    assert len(gone) == 2
+    assert keep(run, "text 4", state="collected", only=[])["removed"] == []
+    assert keep(run, "text 4", state="collected", only=gone[:1])["removed"] == gone[:1]
+    assert keep(run, "text 4", state="collected")["removed"] == gone[1:]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ options:
     default: main
   config_path:
     description:
-      - Folder with C(pgbackrest.conf) and C(conf.d). Secrets belong into a file of C(conf.d) with mode C(0600):
+      - Folder with C(pgbackrest.conf) and C(conf.d). Secrets belong into a file of C(conf.d) with mode C(0600), as
         P(bitnet.devops.pgbackrest_config#filter) keeps them apart.
     type: str
     default: /etc/pgbackrest

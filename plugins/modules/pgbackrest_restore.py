@@ -163,7 +163,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._recovery import plan as planning
 from ..module_utils._recovery import restoring
-from ..module_utils._recovery.client import OPTIONS, Pgbackrest, Place, together
+from ..module_utils._recovery.client import OPTIONS, Pgbackrest, Place
 from ..module_utils._recovery.errors import RecoveryError
 
 
@@ -181,7 +181,7 @@ def run(client: Pgbackrest, options: t.Mapping[str, t.Any], act: bool) -> dict[s
         }
     told = restoring.permit(path, seen, data, options["delta"], options["overwrite_data"])
     stanza = client.info()
-    plan = planning.restore(stanza, together(client.archives(stanza)), target, options["set"], options["repo"])
+    plan = planning.restore(stanza, client.archives(stanza), target, options["set"], options["repo"])
     restoring.require_room(path, seen, plan, options["databases"])
     result: dict[str, t.Any] = {
         "changed": True,
@@ -205,7 +205,14 @@ def run(client: Pgbackrest, options: t.Mapping[str, t.Any], act: bool) -> dict[s
     }
     if act:
         in_place = seen.real == data.real if seen.folder else path == data_path
-        told += restoring.options(plan, path, in_place, options["databases"], options["target_action"])
+        told += restoring.options(
+            client,
+            plan,
+            path,
+            in_place=in_place,
+            databases=options["databases"],
+            action=options["target_action"],
+        )
         result["seconds"] = restoring.restore(client, told, path)
         restoring.write_mark(client, path, request, plan)
     return result

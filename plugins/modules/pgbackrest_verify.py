@@ -152,7 +152,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._recovery import plan as planning
 from ..module_utils._recovery import restoring, scratch
-from ..module_utils._recovery.client import OPTIONS, Pgbackrest, Place, together
+from ..module_utils._recovery.client import OPTIONS, Pgbackrest, Place
 from ..module_utils._recovery.errors import RecoveryError
 from ..module_utils._recovery.info import printable
 
@@ -181,9 +181,7 @@ class Trial:
 
     def _plan(self, target: planning.Target) -> planning.Plan:
         stanza = self.client.info()
-        plan = planning.restore(
-            stanza, together(self.client.archives(stanza)), target, self.options["set"], self.options["repo"]
-        )
+        plan = planning.restore(stanza, self.client.archives(stanza), target, self.options["set"], self.options["repo"])
         seen = self.place.look(self.scratch.folder)
         restoring.require_room(self.scratch.parent, seen, plan, [])
         self.result.update(plan=plan.lines(), label=plan.backup.label)
@@ -215,7 +213,7 @@ class Trial:
         return self._plan(planning.Target(name=point))
 
     def _restore(self, plan: planning.Plan) -> None:
-        told = restoring.options(plan, self.scratch.data, False, [], "promote")
+        told = restoring.options(self.client, plan, self.scratch.data, in_place=False)
         seconds = self.result["seconds"] = {"restore": restoring.restore(self.client, told, self.scratch.data)}
         seconds["recovery"] = self.scratch.start()
         self.result["reached"] = self.scratch.reached()

@@ -220,7 +220,8 @@ class S3:
             f"-{part}.port{kind}={free_port()}" for part in ("master", "volume", "filer") for kind in ("", ".grpc")
         ]
         self.process = subprocess.Popen(
-            [self.program, "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports, "-filer", "-s3",
+            [self.program, "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports,
+             "-filer", "-s3",
              f"-s3.port={self.port}", f"-s3.port.grpc={free_port()}", "-s3.port.iceberg=0", "-s3.port.lance=0",
              f"-s3.config={self.folder}/s3.json", f"-s3.cert.file={certificate}", f"-s3.key.file={key}",
              "-master.volumeSizeLimitMB=64", "-volume.max=20"],

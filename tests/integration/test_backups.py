@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,10 +179,7 @@ def test_live_data_is_never_overwritten_without_a_word(lab, full):
 
 
 def test_a_backup_that_was_killed_is_made_anew(lab, full):
-    victim = subprocess.Popen(
-        [*lab.as_user, "pgbackrest", f"--config-path={lab.folder}/etc", "--stanza=main", "--type=full", "backup"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
-    )  # fmt: skip
+    victim = subprocess.Popen(backup_command(lab), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
     folder = lab.folder / "repo1/backup/main"
     began = lambda: [path for path in folder.glob("*F/*") if not (path.parent / "backup.manifest").exists()]  # noqa: E731
     lab.wait(lambda: began() or victim.poll() is not None, "the first file of the backup")
@@ -189,6 +188,10 @@ def test_a_backup_that_was_killed_is_made_anew(lab, full):
     healed = lab.module("backup", type="full", max_age="0")
     assert healed["changed"] and healed["backup"]["type"] == "full" and not began()
     assert lab.module("verify")["label"] == healed["backup"]["label"]
+
+
+def backup_command(lab: Lab) -> list[str]:
+    return [*lab.as_user, "pgbackrest", f"--config-path={lab.folder}/etc", "--stanza=main", "--type=full", "backup"]
 
 
 def test_a_running_one_is_waited_for(lab, full):
@@ -204,9 +207,8 @@ class lab_lock:
 
     def __enter__(self) -> None:
         self.process = subprocess.Popen(
-            [*self.lab.as_user, "pgbackrest", f"--config-path={self.lab.folder}/etc", "--stanza=main", "--type=full", "backup"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
-        )  # fmt: skip
+            backup_command(self.lab), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
+        )
         self.lab.wait(lambda: list((self.lab.folder / "lock").glob("*backup.lock")), "the lock")
         self.process.send_signal(signal.SIGSTOP)
 
@@ -334,7 +336,9 @@ def test_a_wrong_pass_is_said_as_such_and_never_shown(lab, full):
     lab.repositories[0]["cipher_pass"] = "another-pass-of-the-tests"
     lab.configure()
     try:
-        wrong = r"repository 1 cannot be decrypted: the cipher pass \(repo1-cipher-pass\) is not the one that it was made with"
+        wrong = (
+            r"repository 1 cannot be decrypted: the cipher pass \(repo1-cipher-pass\) is not the one that it was made"
+        )
         for name in ("backup", "restore", "verify"):
             options = {"path": f"{lab.folder}/copies/wrong"} if name == "restore" else {}
             with pytest.raises(Failed, match=wrong) as failure:
@@ -410,7 +414,62 @@ def test_a_bucket_of_s3_holds_a_second_repository(lab, full):
             store.stop()
             state = lab.module("info")
             assert [problem for problem in state["problems"] if problem.startswith("repository 2 cannot be used: ")]
-            assert lab.module("verify", database="ledger", tables=["entry"])["checks"][2]["ok"]
+            proof = lab.module("verify")
+            assert "of repository 1" in proof["plan"][0] and proof["seconds"]["recovery"] < 40
         finally:
             del lab.repositories[1]
             lab.configure()
+
+
+RUNBOOK = Path(__file__).resolve().parents[2] / "docs/runbooks/restore.md"
+
+
+def test_each_command_of_the_runbook_works_in_its_order(lab, full):
+    """As it is written there, but for names of places, the moment and what is small here."""
+    mark(lab, "before-the-runbook")
+    moment = now(lab)
+    mark(lab, "in-the-runbook")
+    lab.switch()
+    shutil.rmtree(f"{lab.data}.restored", ignore_errors=True)
+    shutil.rmtree(f"{lab.data}.restored.tablespaces", ignore_errors=True)
+    hosts = lab.folder / "hosts"
+    hosts.write_text("db ansible_connection=local ansible_python_interpreter=/usr/bin/python3\n")
+    said = []
+    for command in re.findall(r"```console\n(.*)\n```", RUNBOOK.read_text()):
+        local = command.replace("/var/lib/postgresql/15/main", str(lab.data)).replace("/tmp/", f"{lab.folder}/log/")
+        local = local.replace("2026-11-27 09:30:00+00", moment).replace(
+            "database=bitnet tables=ledger", "database=ledger tables=entry"
+        )
+        local = local.replace("psql ", f"psql --host {lab.folder} ")
+        if "bitnet.devops" in local:
+            local = local if " -a " in local else f"{local} -a ''"
+            local = re.sub(r" -a ('?)([^' ]*)", rf" -a \1config_path={lab.folder}/etc \2", local, count=1)
+            local = re.sub(r" -a (config_path=\S+ \S+)", r" -a '\1'", local)
+        if os.geteuid() != 0:
+            local = local.replace("-b --become-user postgres ", "")
+        said.append(ansible(local, hosts))
+        if local.endswith("start'"):
+            port = 5433 if "port=5433" in local else 5432
+            lab.wait(lambda port=port: lab.sql("SELECT pg_is_in_recovery()", port=port) == "f", "the end of recovery")
+            assert ("in-the-runbook" in marks(lab, port)) == (port == 5432) and "before-the-runbook" in marks(lab, port)
+    assert len(said) == 13 and '"problems": []' in said[-3]
+    assert [text for text in said if "CHANGED" in text and "last transaction" in text] == []
+
+
+def ansible(command: str, hosts: Path) -> str:
+    collections = Path(__file__).resolve().parents[2] / ".cache/collections"
+    variables = {
+        "ANSIBLE_INVENTORY": str(hosts), "ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_BECOME_METHOD": "su",
+        "ANSIBLE_CONFIG": "/dev/null", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        cwd="/",
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout

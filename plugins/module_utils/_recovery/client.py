@@ -19,9 +19,13 @@ from .info import UNREADABLE, Stanza, parse, printable
 
 ERROR = re.compile(r"ERROR: \[(\d{3})\]: (.*(?:\n\s{6,}.*)*)")
 LOCKED = 50
+# A path that can stand in a command of PostgreSQL's without quotes.
+SAFE = re.compile(r"/[A-Za-z0-9._/-]*")
 # Of `timeout`, which pgBackRest and PostgreSQL do not use.
 TIMED_OUT, KILLED = 124, 137
 PAUSE = 2.0
+# pgBackRest tries four times for so long each to reach a store, 60 s by default.
+LOOKS, ANSWER_SECONDS = ("info", "repo-ls", "repo-get"), 5
 # Bytes: with fewer than these, no file of a backup fits.
 FULL = 32 << 20
 # What all modules take.
@@ -200,8 +204,10 @@ class Pgbackrest:
     def __init__(self, place: Place, stanza: str, config_path: str) -> None:
         if not configuration.STANZA.fullmatch(stanza):
             raise RecoveryError(f"stanza: {stanza!r} has to be up to 63 small letters, digits, - and _")
-        if not config_path.startswith("/"):
-            raise RecoveryError(f"config_path: {config_path!r} is no absolute path")
+        if not SAFE.fullmatch(config_path):
+            raise RecoveryError(
+                f"config_path: {config_path!r} has to be a path of letters, digits, ., _, - and / from / on"
+            )
         self.place, self.stanza, self.config_path = place, stanza, config_path
 
     def command(self, name: str, *options: str) -> list[str]:
@@ -211,6 +217,7 @@ class Pgbackrest:
             f"--stanza={self.stanza}",
             "--log-level-console=off",
             "--log-level-stderr=warn",
+            *([f"--io-timeout={ANSWER_SECONDS}"] if name in LOOKS else []),
             name,
             *options,
         ]
@@ -289,13 +296,6 @@ class Pgbackrest:
                 branches[line] = wal.branches(self.must("repo-get", repo, path))
             found[repository.key] = wal.Archive(segments, branches)
         return found
-
-
-def together(archives: t.Mapping[int, wal.Archive]) -> wal.Archive:
-    joined = wal.Archive()
-    for archive in archives.values():
-        joined = archive.joined(joined)
-    return joined
 
 
 WAYS_OUT = (

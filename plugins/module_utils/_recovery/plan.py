@@ -118,6 +118,8 @@ class Plan:
     first: str
     last: str
     segments: int
+    # The repository that WAL is taken from alone, where another one does not answer and would be waited for.
+    only: int | None = None
 
     def lines(self) -> list[str]:
         kind = {"full": "full", "diff": "differential", "incr": "incremental"}.get(self.backup.type, self.backup.type)
@@ -182,11 +184,11 @@ def _position(backup: Backup) -> int:
 
 
 def restore(
-    stanza: Stanza, archive: Archive, wanted: Target, label: str | None = None, repo: int | None = None
+    stanza: Stanza, archives: t.Mapping[int, Archive], wanted: Target, label: str | None = None, repo: int | None = None
 ) -> Plan:
     """The newest backup from which the target can be reached, with the WAL that this takes."""
     backups = _candidates(stanza, wanted, label, repo)
-    numbers = _numbers(backups)
+    archive, numbers = _together(archives), _numbers(backups)
     until = wanted.time.timestamp() if wanted.time else None
     refusals = []
     for backup in backups:
@@ -196,9 +198,24 @@ def restore(
             refusals.append(str(error))
             continue
         if not seen.missing:
-            return Plan(backup, wanted, seen.names[0], seen.last, len(seen.names))
+            only = _alone(stanza, archives, seen.names)
+            return Plan(backup, wanted, seen.names[0], seen.last, len(seen.names), only)
         refusals.append(_gap(backup, seen, archive, numbers, wanted))
     raise RecoveryError(refusals[0])
+
+
+def _together(archives: t.Mapping[int, Archive]) -> Archive:
+    joined = Archive()
+    for archive in archives.values():
+        joined = archive.joined(joined)
+    return joined
+
+
+def _alone(stanza: Stanza, archives: t.Mapping[int, Archive], names: t.Sequence[str]) -> int | None:
+    """pgBackRest asks every repository for WAL that none has, and minutes for one that does not answer."""
+    if len(stanza.usable()) == len(stanza.repositories):
+        return None
+    return next((key for key in sorted(archives) if archives[key].segments.keys() >= set(names)), None)
 
 
 def _candidates(stanza: Stanza, wanted: Target, label: str | None, repo: int | None) -> list[Backup]:

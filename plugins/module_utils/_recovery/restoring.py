@@ -11,7 +11,7 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from .client import Pgbackrest, Seen
+from .client import SAFE, Pgbackrest, Seen
 from .errors import RecoveryError
 from .plan import Plan, Target
 
@@ -112,7 +112,20 @@ def require_room(path: str, seen: Seen, plan: Plan, databases: t.Sequence[str]) 
         )
 
 
-def options(plan: Plan, path: str, in_place: bool, databases: t.Sequence[str], action: str) -> list[str]:
+def _restore_command(client: Pgbackrest, path: str, repo: int) -> str:
+    where = f"--config-path={client.config_path} --pg1-path={path} --repo={repo} --stanza={client.stanza}"
+    return f'pgbackrest {where} archive-get %f "%p"'
+
+
+def options(
+    client: Pgbackrest,
+    plan: Plan,
+    path: str,
+    *,
+    in_place: bool,
+    databases: t.Sequence[str] = (),
+    action: str = "promote",
+) -> list[str]:
     """What pgBackRest is told. A copy keeps its WAL and its tablespaces to itself."""
     told = [
         f"--pg1-path={path}",
@@ -124,6 +137,8 @@ def options(plan: Plan, path: str, in_place: bool, databases: t.Sequence[str], a
     ]
     if plan.target.time or plan.target.name:
         told.append(f"--target-action={action}")
+    if plan.only is not None and SAFE.fullmatch(path):
+        told.append(f"--recovery-option=restore_command={_restore_command(client, path, plan.only)}")
     if not in_place:
         told += ["--archive-mode=off", f"--tablespace-map-all={path}.tablespaces"]
     return told

@@ -13,7 +13,7 @@ import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
-from .client import Place
+from .client import SAFE, Place
 from .errors import RecoveryError
 from .info import printable
 
@@ -21,7 +21,6 @@ PREFIX = "bitnet-verify."
 OWNER = re.compile(re.escape(PREFIX) + r"(\d+)-(\d+)-([0-9a-f]{8})")
 # A socket's whole path has 107 bytes at most, and PostgreSQL adds its own name.
 LONGEST = 50
-SAFE = re.compile(r"/[A-Za-z0-9._/-]*")
 CLEAN_UP_SECONDS = 90
 
 # Nothing of the living database's settings: they may name its sockets, standbys, archive and libraries.

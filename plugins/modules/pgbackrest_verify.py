@@ -188,10 +188,11 @@ class Trial:
         return plan
 
     def run(self) -> None:
-        self.look()
+        plan = self.look()
         self.result["removed"] = self.scratch.remove_dead()
         self.result["changed"] = bool(self.result["removed"])
-        plan = self._point() if self.options["tables"] and not self.options["target_time"] else self.look()
+        if self.options["tables"] and not self.options["target_time"]:
+            plan = self._point()
         try:
             self.scratch.make()
             self._restore(plan)

@@ -117,6 +117,10 @@ class Lab:
         self.pg_ctl("start", data, "--log", self.folder / f"log/{data.name}.txt", "-o", f"-c port={port}")
         self.wait(lambda: self.sql("SELECT pg_is_in_recovery()", port=port) == "f", "the end of recovery")
 
+    def archive_again(self) -> None:
+        """After three failures PostgreSQL waits a minute, or for this."""
+        self.run(PROGRAMS / "pg_ctl", "--pgdata", self.data, "reload")
+
     def stop(self, data: Path | None = None, mode: str = "fast") -> None:
         self.pg_ctl("stop", data or self.data, "--mode", mode)
 
@@ -210,7 +214,7 @@ class S3:
         certificate, key = self.folder / "s3.pem", self.folder / "key.pem"
         new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
         name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        command = ["openssl", "req", "-x509", *new, *name, "-keyout", key, "-out", certificate]
+        command: list[str | Path] = ["openssl", "req", "-x509", *new, *name, "-keyout", key, "-out", certificate]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         certificate.chmod(0o644)
         access = {"accessKey": "tests", "secretKey": "secret-of-the-store"}

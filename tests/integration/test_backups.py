@@ -234,13 +234,13 @@ def scratches(lab: Lab) -> list[str]:
     return [path.name for path in lab.folder.glob("bitnet-verify.*")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_what_a_killed_verification_leaves_is_removed(lab, full, number):
+@pytest.mark.parametrize(
+    "number, when",
+    [(signal.SIGTERM, "data"), (signal.SIGTERM, "data/postmaster.pid"), (signal.SIGKILL, "data/postmaster.pid")],
+)
+def test_what_a_killed_verification_leaves_is_removed(lab, full, number, when):
     process = lab.module_alone("verify")
-    # Past the restore, with a PostgreSQL that runs on it.
-    lab.wait(
-        lambda: list(lab.folder.glob("bitnet-verify.*/data/postmaster.pid")) or process.poll() is not None, "the trial"
-    )
+    lab.wait(lambda: list(lab.folder.glob(f"bitnet-verify.*/{when}")) or process.poll() is not None, "the trial")
     process.send_signal(number)
     said, _ = process.communicate(timeout=120)
     if number == signal.SIGTERM:
@@ -381,12 +381,14 @@ def test_a_full_repository_loses_nothing(lab, full):
         mark(lab, "while-it-was-full")
 
         subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        lab.archive_again()
         lab.wait(lambda: lab.module("info")["archive"]["waiting"] == 0, "all WAL in the archive", 90)
         proof = lab.module("verify", repo=2, database="ledger", tables=["entry", "mark"])
         assert proof["rows"]["entry"].startswith(f"{ROWS + 60_000}:")
     finally:
         del lab.repositories[1]
         lab.configure()
+        lab.archive_again()
         lab.wait(lambda: lab.module("info")["archive"]["waiting"] == 0, "an archive without the second repository", 90)
         subprocess.run(["umount", disk], check=True)
 
@@ -419,6 +421,7 @@ def test_a_bucket_of_s3_holds_a_second_repository(lab, full):
         finally:
             del lab.repositories[1]
             lab.configure()
+            lab.archive_again()
 
 
 RUNBOOK = Path(__file__).resolve().parents[2] / "docs/runbooks/restore.md"

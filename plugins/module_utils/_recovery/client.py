@@ -93,6 +93,18 @@ class Done:
         return printable("\n".join((self.err.strip() or self.out.strip()).splitlines()[-5:])) or "nothing"
 
 
+def _end(process: subprocess.Popen[str]) -> None:
+    """Of a command that is left before its end: `timeout` passes TERM on, and KILL it could not."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(2 * KILL_AFTER)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Place:
     """Where the commands run, and until when: one deadline for all of them."""
 
@@ -114,21 +126,24 @@ class Place:
         # No locale: messages are read here.
         command = [*self.inside, "timeout", f"--kill-after={KILL_AFTER}", str(seconds), "env", "LC_ALL=C", *argv]
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 command,
-                input=stdin,
-                capture_output=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
-                timeout=seconds + 3 * KILL_AFTER,
-                check=False,
                 cwd="/",
             )
         except FileNotFoundError as error:
             raise RecoveryError(f"inside: {command[0]} is not there ({error})") from error
+        try:
+            out, err = process.communicate(stdin, timeout=seconds + 3 * KILL_AFTER)
         except subprocess.TimeoutExpired as error:
-            raise self.timed_out(what, printable(str(error.stderr or ""))[-200:]) from error
-        result = Done(done.returncode, done.stdout, done.stderr)
+            raise self.timed_out(what, "nothing, and it does not let itself be ended") from error
+        finally:
+            _end(process)
+        result = Done(process.returncode, out, err)
         if result.rc == TIMED_OUT or (result.rc == KILLED and self.late()):
             raise self.timed_out(what, result.said())
         if result.rc == 127:

@@ -53,6 +53,7 @@ CHOICES = {
     "retention_full_type": ("count", "time"),
     "compress": ("zst", "lz4", "gz", "none"),
 }
+LEVELS = {"zst": (-7, 22), "lz4": (1, 12), "gz": (1, 9), "none": (0, 0)}
 TOP = {
     "stanza", "data", "port", "socket", "repositories", "compress", "compress_level", "process_max", "archive_async",
     "archive_push_queue_max", "archive_timeout", "spool_path", "log_path", "lock_path",
@@ -115,7 +116,7 @@ def _global(declared: Json, cpus: int) -> list[str]:
         f"lock-path={_folder(declared, 'lock_path', '/tmp/pgbackrest')}",  # noqa: S108 - pgBackRest's own default
     ]
     if "compress_level" in declared:
-        lines.append(f"compress-level={_whole(declared, 'compress_level', 3, (-7 if compress == 'zst' else 1, 22))}")
+        lines.append(f"compress-level={_whole(declared, 'compress_level', 1, LEVELS[compress])}")
     if _flag(declared, "archive_async", True):
         lines += ["archive-async=y", f"spool-path={_folder(declared, 'spool_path', '/var/spool/pgbackrest')}"]
     if declared.get("archive_push_queue_max"):
@@ -131,7 +132,7 @@ def _global(declared: Json, cpus: int) -> list[str]:
 def _repository(key: int, declared: object) -> tuple[list[str], list[str]]:
     at = f"repositories[{key - 1}]."
     if not isinstance(declared, t.Mapping):
-        raise RecoveryError(f"{at[:-1]}: {declared!r} is no dictionary with type and path")
+        raise RecoveryError(f"{at[:-1]}: it is of type {type(declared).__name__}, and no dictionary with type and path")
     _known(declared, {"type", "encrypted", *OF_REPOSITORY, *SECRETS}, at)
     kind = _choice(declared, "type", "posix", at)
     misplaced = sorted(ONLY_S3 & set(declared)) if kind == "posix" else []

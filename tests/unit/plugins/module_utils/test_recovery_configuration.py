@@ -79,7 +79,7 @@ def test_the_database_keeps_half_of_the_processors(cpus, processes):
         ({"archive_async": "maybe"}, "archive_async: 'maybe' is neither true nor false"),
         ({"retention": 2}, "retention: there is no such option; there are .*repositories"),
         ({"repositories": []}, "repositories: give one to four"),
-        ({"repositories": ["/srv"]}, r"repositories\[0\]: '/srv' is no dictionary"),
+        ({"repositories": ["/srv"]}, r"repositories\[0\]: it is of type str, and no dictionary"),
         ({"repositories": [{"path": "/srv"}]}, r"repositories\[0\].cipher_pass: give at least 16 characters"),
         ({"repositories": [{**POSIX, "cipher_pass": "short-secret"}]}, r"repositories\[0\].cipher_pass: give at least"),
         ({"repositories": [{**POSIX, "cipher_pass": f"{PASS}\nx"}]}, r"cipher_pass: its value has a control character"),
@@ -135,3 +135,17 @@ def test_what_is_no_duration_is_refused(text):
 )
 def test_durations_are_said(number, text):
     assert spoken(number) == text
+
+
+def test_a_repository_that_is_no_dictionary_is_not_shown():
+    with pytest.raises(RecoveryError, match=r"repositories\[0\]: it is of type str") as failure:
+        configuration.render({**DECLARED, "repositories": [f"posix cipher_pass={PASS}"]}, 2)
+    assert PASS not in str(failure.value)
+
+
+@pytest.mark.parametrize("compress, most", [("zst", 22), ("lz4", 12), ("gz", 9)])
+def test_each_compression_has_its_own_levels(compress, most):
+    level = lambda number: {**DECLARED, "compress": compress, "compress_level": number}  # noqa: E731
+    assert f"compress-level={most}\n" in configuration.render(level(most), 2)["config"]
+    with pytest.raises(RecoveryError, match=f"compress_level: {most + 1} is no whole number from .* to {most}"):
+        configuration.render(level(most + 1), 2)

@@ -15,7 +15,11 @@ description:
   - Looks at the backups that a repository has, decides which type is due, takes it and says what it cost.
   - A backup that was cut off leaves nothing that counts as one, and the next run begins anew.
   - While another pgBackRest works on the stanza it waits, and then looks again whether anything is due.
-  - When a backup has succeeded pgBackRest removes what its configuration does not keep (C(repo1-retention-full)).
+  - When a backup has succeeded, and no page in it has a wrong checksum, pgBackRest removes what its configuration does
+    not
+    keep (C(repo1-retention-full)).
+  - Pages with a wrong checksum are an error. The backup is there, and nothing is removed, since an earlier one may be
+    the last that is sound.
 extends_documentation_fragment:
   - bitnet.devops.pgbackrest
 attributes:
@@ -135,7 +139,7 @@ backup:
       description: What of it was copied.
       type: int
     repo_size:
-      description: What it and those that it needs take in the repository.
+      description: What it and those that it needs take in the repository. Null where pgBackRest does not say it.
       type: int
     repo_copied:
       description: What it alone takes.
@@ -192,7 +196,9 @@ def backup(client: Pgbackrest, options: t.Mapping[str, t.Any], act: bool) -> dic
             wait(client, "pgbackrest info says that a backup or expire is running")
             continue
         waited = int(time.monotonic() - began)
-        done: Done = client.run("backup", f"--type={due.type}", f"--repo={options['repo']}")
+        repo = f"--repo={options['repo']}"
+        # What is to be removed is known when the new one has been looked at.
+        done: Done = client.run("backup", f"--type={due.type}", repo, "--no-expire-auto")
         if done.rc == LOCKED:
             wait(client, done.said())
             continue
@@ -203,7 +209,16 @@ def backup(client: Pgbackrest, options: t.Mapping[str, t.Any], act: bool) -> dic
             raise RecoveryError(
                 f"pgbackrest backup ended well, and 'pgbackrest info' shows no new backup: {done.said()}"
             )
-        return report(before, after, due, waited)
+        if not after[-1].page_errors:
+            expire(client, repo)
+        return report(before, client.info().current(options["repo"]), due, waited)
+
+
+def expire(client: Pgbackrest, repo: str) -> None:
+    while (done := client.run("expire", repo)).rc == LOCKED:
+        wait(client, done.said())
+    if done.rc != 0:
+        raise client.failed("expire", done)
 
 
 def report(before: list[info.Backup], after: list[info.Backup], due: plan.Due, waited: int) -> dict[str, t.Any]:
@@ -247,9 +262,12 @@ def main() -> None:
     except RecoveryError as error:
         module.fail_json(msg=str(error))
     if result.get("backup", {}).get("page_errors"):
-        module.warn(
-            f"{result['backup']['label']}: pages of the cluster have a wrong checksum, so the database itself is "
-            "damaged. Restore beside it from an earlier backup, and look at its disk"
+        module.fail_json(
+            **{
+                **result,
+                "msg": f"{result['backup']['label']}: pages of the cluster have a wrong checksum, so the database "
+                "itself is damaged. No backup was removed. Restore beside it from an earlier one, and look at its disk",
+            }
         )
     module.exit_json(**result)
 

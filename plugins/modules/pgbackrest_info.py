@@ -101,17 +101,17 @@ archive:
       description: When it came, in seconds since 1970.
       type: int
     age:
-      description: Seconds since then.
+      description: Seconds since then. What is dated ahead of now is a problem of its own, and V(0) here.
       type: float
     missing:
       description: Segments that a backup, or the way from one to the newest WAL, lacks.
       type: list
       elements: str
     waiting:
-      description: Segments that PostgreSQL has and the archive has not.
+      description: Segments that PostgreSQL has and the archive has not. Null where its data folder is not there.
       type: int
     waiting_seconds:
-      description: How long the oldest of them has waited.
+      description: How long the oldest of them has waited. Null as that.
       type: int
     probe_seconds:
       description: How long it took until a segment that was ended now was in every repository.
@@ -141,10 +141,18 @@ def look(client: Pgbackrest, options: t.Mapping[str, t.Any], act: bool) -> dict[
             problems.append(str(client.failed("check", done)))
     stanza = client.info()
     state = plan.state(stanza, client.archives(stanza), rpo, max_age, time.time())
-    words = client.place.sh(WAITING, client.cluster().path, what="the look at what waits for the archive").split()
-    waiting, since = (int(words[0]), int(words[1])) if len(words) == 2 else (0, 0)
-    waited = max(int(time.time()) - since, 0) if waiting else 0
-    if waited > rpo:
+    data = client.cluster().path
+    words = client.place.sh(WAITING, data, what=f"the look at what waits for the archive in {data}").split()
+    waiting: int | None = None
+    waited: int | None = None
+    if words == ["absent"]:
+        problems.append(f"{data} (pg1-path) is not there: nobody can say what waits for the archive")
+    else:
+        waiting = int(words[0])
+        waited = int(time.time()) - int(words[1]) if waiting else 0
+        if waited < -plan.SKEW:
+            problems.append(f"what waits for the archive is dated {spoken(-waited)} ahead of now: a clock jumped")
+    if waited is not None and waited > rpo:
         problems.append(
             f"{waiting} segments wait for the archive, the oldest for {spoken(waited)}: they are on the disk of the "
             f"database only: {client.push_error() or 'the log of PostgreSQL says why archive_command fails'}"

@@ -14,11 +14,13 @@ author:
 description:
   - Works out from which backup the target can be reached and which WAL that takes, and refuses before the first byte
     when
-    a segment of it is missing, naming it.
+    a segment of it is missing, naming it. Both are of one repository.
   - Restores into a folder beside the data of the database. The copy archives nothing, and its tablespaces are below
     C(PATH.tablespaces), so that it and the database do not get in each other's way.
   - Starts nothing. PostgreSQL recovers when it is started on the folder.
-  - A restore that was cut off is gone on with by the next run.
+  - A restore that was cut off is gone on with by the next run, which refuses to begin while the pgBackRest of a killed
+    one still works. A very early end can leave links in the folder; then it says which one to empty.
+  - Of each copy there is a note beside it, C(PATH.restore.json), by which it knows its own copies.
 extends_documentation_fragment:
   - bitnet.devops.pgbackrest
 attributes:
@@ -30,7 +32,9 @@ attributes:
     description: Shows what is in the folder, and what comes.
   idempotent:
     support: partial
-    description: What was restored to the same target before is left as it is. With O(delta=true) it is restored anew.
+    description:
+      - A copy of the same that nobody has started is left as it is, unless there is newer WAL to bring back.
+      - In place, with O(delta) or O(overwrite_data), it is restored anew, always.
 options:
   path:
     description:
@@ -42,14 +46,17 @@ options:
   target_time:
     description:
       - Recovery ends at this moment. Date, time and zone, such as V(2026-11-27 09:30:00+00), in quotes.
-      - Without it and O(target_name) all that is archived is recovered.
-    type: str
-  target_name:
-    description: Recovery ends at this restore point, which C(pg_create_restore_point) has made.
+      - Without it all that is archived is recovered.
+      - Which WAL that takes is told by when it came into the repository. Where the archive was behind on that day,
+        a segment
+        that is missing may not be seen. Each one that is missing later on is a warning, and PostgreSQL refuses to end
+        recovery before the moment.
     type: str
   target_timeline:
     description:
       - Number of the timeline to follow. After an earlier recovery the newest one is another than that of before.
+        Where a
+        moment may be of either, it has to be given.
     type: str
     default: latest
   target_action:
@@ -62,7 +69,7 @@ options:
     description: Backup to take. Left out, it is the newest from which the target can be reached.
     type: str
   repo:
-    description: Repository whose backup is taken. Left out, it is any.
+    description: Repository whose backup and WAL are taken. Left out, it is any that has both.
     type: int
   databases:
     description:
@@ -121,7 +128,7 @@ path:
   returned: success
   type: str
 plan:
-  description: What it takes.
+  description: What it takes, or, where nothing was done, would take.
   returned: success
   type: dict
   contains:
@@ -147,6 +154,10 @@ plan:
       description: The same for a person.
       type: list
       elements: str
+    warnings:
+      description: What does not stand in the way, and has to be known. Each is a warning of the task, too.
+      type: list
+      elements: str
 size:
   description: Size of the restored cluster in bytes, of all its databases.
   returned: success
@@ -168,21 +179,16 @@ from ..module_utils._recovery.errors import RecoveryError
 
 
 def run(client: Pgbackrest, options: t.Mapping[str, t.Any], act: bool) -> dict[str, t.Any]:
-    target = planning.target(options["target_time"], options["target_name"], options["target_timeline"])
-    request = restoring.Request(client.stanza, target, options["set"], options["repo"], tuple(options["databases"]))
+    target = planning.target(options["target_time"], options["target_timeline"])
+    databases, action = tuple(options["databases"]), options["target_action"]
+    request = restoring.Request(client.stanza, target, options["set"], options["repo"], databases, action)
     data_path = client.cluster().path
     path = restoring.checked_path(options["path"] or restoring.beside(data_path))
     seen, data = client.place.look(path), client.place.look(data_path)
-    if restoring.is_done(seen, request, options["delta"]):
-        return {
-            "changed": False,
-            "path": path,
-            "msg": f"it was restored to {path} before ({restoring.describe(seen.mark)})",
-        }
-    told = restoring.permit(path, seen, data, options["delta"], options["overwrite_data"])
+    spaces = client.place.look(restoring.tablespaces(path))
+    in_place = seen.real == data.real
     stanza = client.info()
     plan = planning.restore(stanza, client.archives(stanza), target, options["set"], options["repo"])
-    restoring.require_room(path, seen, plan, options["databases"])
     result: dict[str, t.Any] = {
         "changed": True,
         "path": path,
@@ -195,26 +201,28 @@ def run(client: Pgbackrest, options: t.Mapping[str, t.Any], act: bool) -> dict[s
             "wal_last": plan.last,
             "segments": plan.segments,
             "lines": plan.lines(),
-        },
-        "diff": {
-            "before_header": path,
-            "after_header": path,
-            "before": f"{found(seen, data)}\n",
-            "after": "".join(f"{line}\n" for line in plan.lines()),
+            "warnings": list(plan.warnings),
         },
     }
+    anew = in_place or options["delta"] or options["overwrite_data"]
+    if not anew and restoring.is_done(seen, request, plan):
+        said = f"it was restored to {path} before ({restoring.describe(seen.mark)}), and not started since"
+        return {**result, "changed": False, "msg": said}
+    words = {"delta": options["delta"], "overwrite": options["overwrite_data"]}
+    told = restoring.permit(path, seen, data, spaces, **words)
+    restoring.require_room(path, seen, plan, options["databases"])
+    result["diff"] = {
+        "before_header": path,
+        "after_header": path,
+        "before": f"{found(seen, data)}\n",
+        "after": "".join(f"{line}\n" for line in plan.lines()),
+    }
     if act:
-        in_place = seen.real == data.real if seen.folder else path == data_path
-        told += restoring.options(
-            client,
-            plan,
-            path,
-            in_place=in_place,
-            databases=options["databases"],
-            action=options["target_action"],
-        )
+        made = restoring.make(client, path, seen, spaces)
+        if not in_place:
+            restoring.write_mark(client, made, request, plan)
+        told += restoring.options(client, plan, path, in_place=in_place, databases=databases, action=action)
         result["seconds"] = restoring.restore(client, told, path)
-        restoring.write_mark(client, path, request, plan)
     return result
 
 
@@ -223,7 +231,7 @@ def found(seen: restoring.Seen, data: restoring.Seen) -> str:
         return "(nothing)"
     if seen.unfinished:
         return "a restore that was cut off"
-    if seen.mark is not None and seen.real != data.real:
+    if restoring.own(seen) and seen.real != data.real:
         return restoring.describe(seen.mark)
     return "data of a cluster, which will be overwritten"
 
@@ -234,7 +242,6 @@ def main() -> None:
             **OPTIONS,
             "path": {"type": "str"},
             "target_time": {"type": "str"},
-            "target_name": {"type": "str"},
             "target_timeline": {"type": "str", "default": "latest"},
             "target_action": {"type": "str", "choices": ["pause", "promote", "shutdown"], "default": "promote"},
             "set": {"type": "str"},
@@ -244,7 +251,6 @@ def main() -> None:
             "overwrite_data": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 14400},
         },
-        mutually_exclusive=[("target_time", "target_name")],
         supports_check_mode=True,
     )
     options = module.params
@@ -253,6 +259,8 @@ def main() -> None:
         result = run(client, options, not module.check_mode)
     except RecoveryError as error:
         module.fail_json(msg=str(error))
+    for warning in result["plan"]["warnings"]:
+        module.warn(warning)
     module.exit_json(**result)
 
 

@@ -16,6 +16,9 @@ description:
     C(pg_amcheck) compares every table with every index. C(pg_checksums) reads every page. The rows of O(tables) are
     compared with
     those of the living database.
+  - Recovery has to come to the end of what is archived, or to the target. PostgreSQL takes a segment that is damaged in
+    the
+    repository for the end of the archive, and starts; here that is an error.
   - Says how long restore and recovery took, which is what they will take when it matters.
   - Stops and removes what it made, whatever happens. What a run has left that was killed, the next one removes.
   - Fails when a check does. A file that was damaged in the repository fails the restore, and the message names it.
@@ -34,17 +37,21 @@ attributes:
 options:
   scratch:
     description:
-      - Folder in which the cluster is restored for the time being. It needs room for it.
+      - Folder in which the cluster is restored for the time being. It needs room for it, and neither its group nor
+        others may
+        write to it.
       - Left out, it is the folder in which the data of the database lies.
     type: str
   target_time:
     description: Restore to this moment, as in M(bitnet.devops.pgbackrest_restore). Left out, all that is archived.
     type: str
   set:
-    description: Backup to take. Left out, the newest.
+    description:
+      - Backup to take. Left out, the newest from which the target can be reached. One that is newer and passed over,
+        since pages in it have a wrong checksum or WAL is missing behind it, is a warning.
     type: str
   repo:
-    description: Repository to prove. Left out, any that has what is needed.
+    description: Repository to prove, its backup and its WAL. Left out, any that has both.
     type: int
   database:
     description: Database of O(tables).
@@ -55,10 +62,14 @@ options:
       - Tables, as C(name) or C(schema.name), whose rows are hashed.
       - Without O(target_time) they are compared with the living database. There they are locked against writes while
         they
-        are read, and a restore point is made that the restore goes to, so that both have to be equal.
+        are read (O(lock_seconds)), and a restore point is made that the restore goes to, so that both have to be equal.
     type: list
     elements: str
     default: []
+  lock_seconds:
+    description: So long may the tables of the living database be read, and nobody write to them. Then it gives up.
+    type: int
+    default: 30
   user:
     description: Superuser of PostgreSQL.
     type: str
@@ -100,6 +111,11 @@ EXAMPLES = r"""
 RETURN = r"""
 plan:
   description: What was restored, one thing a line.
+  returned: when it got so far
+  type: list
+  elements: str
+warned:
+  description: What does not stand in the way, and has to be known, as a newer backup that is damaged. Also warnings.
   returned: when it got so far
   type: list
   elements: str
@@ -172,19 +188,20 @@ class Trial:
         )
         for table in options["tables"]:
             scratch.quoted(table)
+        if options["lock_seconds"] < 1:
+            raise RecoveryError(f"lock_seconds: {options['lock_seconds']} is no number of seconds from 1 on")
         self.living: dict[str, str] = {}
 
     def look(self) -> planning.Plan:
         """What the restore takes, of what is archived now."""
-        target = planning.target(self.options["target_time"], None, "latest")
-        return self._plan(target)
+        return self._plan(planning.target(self.options["target_time"], "latest"))
 
     def _plan(self, target: planning.Target) -> planning.Plan:
         stanza = self.client.info()
         plan = planning.restore(stanza, self.client.archives(stanza), target, self.options["set"], self.options["repo"])
         seen = self.place.look(self.scratch.folder)
         restoring.require_room(self.scratch.parent, seen, plan, [])
-        self.result.update(plan=plan.lines(), label=plan.backup.label)
+        self.result.update(plan=plan.lines(), label=plan.backup.label, warned=list(plan.warnings))
         return plan
 
     def run(self) -> None:
@@ -209,20 +226,19 @@ class Trial:
         point = f"bitnet-verify-{uuid.uuid4().hex[:12]}"
         options, at = self.options, self.cluster
         server = scratch.Server(self.place, options["bin_dir"], at.socket, at.port, options["user"])
-        self.living = scratch.hashes(server, options["database"], options["tables"], point)
+        tables, seconds = options["tables"], options["lock_seconds"]
+        self.living, position = scratch.hashes_at(server, options["database"], tables, point, seconds)
         self.client.must("check")  # ends the segment and waits until every repository has it
-        return self._plan(planning.Target(name=point))
+        return self._plan(planning.Target(name=point, position=position))
 
     def _restore(self, plan: planning.Plan) -> None:
         told = restoring.options(self.client, plan, self.scratch.data, in_place=False)
         seconds = self.result["seconds"] = {"restore": restoring.restore(self.client, told, self.scratch.data)}
         seconds["recovery"] = self.scratch.start()
         self.result["reached"] = self.scratch.reached()
-        self._found(
-            "recovery",
-            True,
-            f"it takes connections; last transaction {self.result['reached'] or 'in the backup itself'}",
-        )
+        wrong = self.scratch.wrong_with_recovery(plan)
+        well = f"up to {plan.target.text()}; last transaction {self.result['reached'] or 'in the backup itself'}"
+        self._found("recovery", not wrong, wrong or well)
 
     def _found(self, name: str, ok: bool | None, said: str) -> None:
         self.result.setdefault("checks", []).append({"name": name, "ok": ok, "said": said})
@@ -277,6 +293,7 @@ def main() -> None:
             "repo": {"type": "int"},
             "database": {"type": "str", "default": "postgres"},
             "tables": {"type": "list", "elements": "str", "default": []},
+            "lock_seconds": {"type": "int", "default": 30},
             "user": {"type": "str", "default": "postgres"},
             "bin_dir": {"type": "str", "default": "/usr/lib/postgresql/15/bin"},
             "timeout": {"type": "int", "default": 14400},
@@ -298,6 +315,8 @@ def main() -> None:
             trial.run()
     except RecoveryError as error:
         module.fail_json(msg=str(error), **result)
+    for warning in result.get("warned", []):
+        module.warn(warning)
     bad = [f"{check['name']}: {check['said']}" for check in result.get("checks", []) if check["ok"] is False]
     if bad:
         module.fail_json(msg=f"{result['label']} was restored and is not sound: {'; '.join(bad)}", **result)

@@ -36,30 +36,45 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
 }
 KILL_AFTER = 10
 
-# What is at a path, for `sh -c`; the path is $1. Facts are one a line: its own words are no paths.
+# What is at a path, for `sh -c`; the path is $1. Facts are one a line: its own words are no paths. Folders without a
+# file are what a restore leaves that was ended before its first one: they count as empty. pgBackRest takes
+# backup.manifest away before it gives pg_control its name, which is the last thing that it does.
 LOOK = r"""
 set -eu
+up=$1 rest=
+while [ ! -d "$up" ]; do
+    rest="/$(basename -- "$up")$rest"
+    up=$(dirname -- "$up")
+done
+at=$(cd -- "$up" && pwd -P)
+printf 'real %s%s\n' "${at%/}" "$rest"
 if [ ! -d "$1" ]; then
     if [ -e "$1" ] || [ -L "$1" ]; then echo other; else echo absent; fi
-    up=$(dirname -- "$1")
-    while [ ! -d "$up" ]; do up=$(dirname -- "$up"); done
 else
-    up=$1
     cd -- "$1"
-    printf 'real %s\n' "$(pwd -P)"
-    if [ -z "$(ls -A .)" ]; then echo empty; else echo full; fi
+    printf 'identity %s\n' "$(stat -c %i-%W .)"
+    inside=$(find . -mindepth 1 '(' ! -type d -o ! -readable -o -name lost+found ')' -print -quit)
+    if [ -z "$inside" ]; then echo empty; else echo full; fi
     if [ -e PG_VERSION ]; then echo data; fi
-    if [ -e backup.manifest ]; then echo unfinished; fi
+    if [ -e backup.manifest ] || [ -e global/pg_control.pgbackrest.tmp ]; then echo unfinished; fi
+    if [ -e recovery.signal ] && [ -e global/pg_control ]; then echo waiting; fi
     if [ -e postmaster.pid ]; then printf 'pid %s\n' "$(head -n 1 postmaster.pid)"; fi
-    if [ -e bitnet-restore.json ]; then printf 'mark %s\n' "$(tr -d '\n' < bitnet-restore.json)"; fi
+    if [ -f "$at.restore.json" ]; then printf 'mark %s\n' "$(tr -d '\n' < "$at.restore.json")"; fi
 fi
 printf 'free %s\n' "$(df -Pk -- "$up" | awk 'END { print $4 }')"
 """
 # What waits for the archive, from the folder of the cluster: how many segments, and since when the oldest one does.
+# That it is not there is an answer; that it may not be looked at is none.
 WAITING = r"""
-cd -- "$1/pg_wal/archive_status" 2>/dev/null || exit 0
-ls | grep '[.]ready$' | xargs -r stat -c %Y -- 2>/dev/null | sort -n |
-    awk 'NR == 1 { oldest = $1 } END { if (NR) print NR, oldest }'
+set -eu
+said=$(stat -- "$1" 2>&1) || case $said in
+    *"No such file or directory"*) echo absent; exit 0 ;;
+    *) printf '%s\n' "$said" >&2; exit 1 ;;
+esac
+cd -- "$1/pg_wal/archive_status"
+names=$(ls -A)
+printf '%s\n' "$names" | { grep '[.]ready$' || true; } | xargs -r stat -c %Y -- 2>/dev/null | sort -n |
+    awk 'NR == 1 { oldest = $1 } END { print NR, oldest + 0 }'
 """
 READ_CONFIG = r"""
 for file in "$1/pgbackrest.conf" "$1"/conf.d/*.conf; do
@@ -177,11 +192,13 @@ class Place:
         free = facts.get("free", "")
         return Seen(
             real=facts.get("real", path),
+            identity=facts.get("identity", ""),
             folder="empty" in facts or "full" in facts,
             other="other" in facts,
             full="full" in facts,
             data="data" in facts,
             unfinished="unfinished" in facts,
+            unstarted="waiting" in facts,
             pid=facts.get("pid"),
             mark=mark if isinstance(mark, dict) else None,
             free=int(free) * 1024 if free.isdigit() else None,
@@ -192,12 +209,17 @@ class Place:
 class Seen:
     """What is at a path."""
 
+    # Without links, also of one that is not there yet.
     real: str
+    # Of the folder, and of no other one that comes to lie at the same path.
+    identity: str = ""
     folder: bool = False
     other: bool = False
     full: bool = False
     data: bool = False
     unfinished: bool = False
+    # Restored, and not recovered since.
+    unstarted: bool = False
     pid: str | None = None
     mark: dict[str, t.Any] | None = None
     free: int | None = None
@@ -269,9 +291,9 @@ class Pgbackrest:
         """pgBackRest 2.45 does not always say why it could not write: the disk is asked."""
         written = re.search(r"unable to (?:write|open|create path) '(/[^']+)'", said)
         free = self.place.look(posixpath.dirname(written.group(1))).free if written else None
-        if free is None or free > FULL:
+        if written is None or free is None or free > FULL:
             return ""
-        return f"There are {free >> 10} KiB free. {WAYS_OUT[0][1]}"
+        return f"{posixpath.dirname(written.group(1))} has {free >> 10} KiB free. {WAYS_OUT[0][1]}"
 
     def cluster(self) -> Cluster:
         texts = self.place.sh(READ_CONFIG, self.config_path, what=f"the look at {self.config_path}")
@@ -313,26 +335,40 @@ class Pgbackrest:
         return found
 
 
+# By the numbers of pgBackRest's errors, in its src/build/error/error.yaml; the first that fits.
 WAYS_OUT = (
     (
-        r"No space left|\[28\]",
-        "The repository is full: give it room, or keep less (retention_full). The database keeps its WAL meanwhile. ",
-    ),
-    (r"^\[050\]", "Another pgBackRest works on this stanza ('pgbackrest info' says so): wait for its end. "),
-    (r"^\[082\]", "WAL does not arrive: look at archive_command, pg_stat_archiver and the log of PostgreSQL. "),
-    (r"^\[0(55|41|42|37)\].*(missing|open|option)", "Run as the user that owns the repository and the configuration. "),
-    (r"^\[056\]", "PostgreSQL does not answer: is it running, and are pg1-socket-path, pg1-port and the user right? "),
-    (
-        r"^\[04[69]\]|unable to connect|HTTP request failed",
-        "The store does not answer as it should: look at its address and keys. ",
+        r"No space left",
+        "The disk is full: give it room, or, if it is a repository's, keep less in it (retention_full). The database "
+        "keeps its WAL meanwhile. ",
     ),
     (r"stop file|^\[062\]", "Somebody has stopped pgBackRest here: 'pgbackrest start' lets it work again. "),
     (
-        r"does not match system-id|^\[051\]",
-        "It is another cluster than the repository's: 'pgbackrest stanza-upgrade' after pg_upgrade. ",
+        r"system-id|do not match the database|^\[0(44|51|58)\]",
+        "The cluster is not the one of the repository. Compare 'Database system identifier' of pg_controldata with "
+        "archive.info in the repository. If they differ, it is a wrong cluster, or a wrong stanza or pg1-path. After "
+        "pg_upgrade, and only then: 'pgbackrest stanza-upgrade'. ",
     ),
+    (r"^\[050\]", "Another pgBackRest works on this stanza ('pgbackrest info' says so): wait for its end. "),
+    (r"^\[082\]", "WAL does not arrive: look at archive_command, pg_stat_archiver and the log of PostgreSQL. "),
+    (r"^\[040\]", "The folder that it names is not empty: empty it, or name another one (path). "),
     (
-        r"checksum|\[0(27|29|95)\]",
+        r"^\[0(26|28|29|95)\]",
         "A file in the repository is damaged: restore from another backup (set) or repository, and make a full one. ",
     ),
+    (
+        r"^\[0(27|3[0-7]|89|96)\]",
+        "Its configuration is wrong there: look at pgbackrest.conf and conf.d (config_path). ",
+    ),
+    (r"^\[046\]", "This pgBackRest does not know that version of PostgreSQL: install a newer one. "),
+    (r"^\[056\]", "PostgreSQL does not answer: is it running, and are pg1-socket-path, pg1-port and the user right? "),
+    (
+        r"^\[(039|049|101)\]|unable to connect|HTTP request failed",
+        "The store does not answer as it should: look at its address and keys. ",
+    ),
+    (
+        r"^\[(041|042|047|053|055|064|073|105)\]",
+        "Is it there, and may this user read and write it? Run as the user that owns the repository and the cluster. ",
+    ),
+    (r"^\[106\]|clock skew", "The clock jumped: set it right, and wait until it is past the newest backup. "),
 )

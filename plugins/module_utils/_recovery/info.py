@@ -11,7 +11,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .errors import RecoveryError
-from .wal import SEGMENT
+from .wal import SEGMENT, lsn, timeline
 
 Json = t.Mapping[str, t.Any]
 OK, NO_STANZA, NO_BACKUP = 0, 1, 2
@@ -57,10 +57,15 @@ class Backup:
     # Bytes: of the database, of what was copied, and what both take in the repository.
     size: int
     copied: int
-    repo_size: int
+    # None where pgBackRest does not say it, as of a backup of blocks, which it knows from 2.46 on.
+    repo_size: int | None
     repo_copied: int
     references: tuple[str, ...]
     page_errors: bool
+
+    def end(self) -> tuple[int, int]:
+        """Where in the WAL it ends, which a clock that jumps does not change."""
+        return timeline(self.wal_stop), lsn(self.lsn_stop)
 
     def result(self) -> dict[str, t.Any]:
         return {
@@ -109,7 +114,7 @@ class Stanza:
             for backup in self.backups
             if backup.database == self.databases.get(backup.repo) and repo in (None, backup.repo)
         ]
-        return sorted(found, key=lambda backup: (backup.stop, -backup.repo))
+        return sorted(found, key=lambda backup: (backup.end(), -backup.repo))
 
 
 def printable(text: str) -> str:
@@ -190,7 +195,7 @@ def _backup(backup: Json) -> Backup | None:
         lsn_stop=str(backup["lsn"]["stop"]),
         size=int(size["size"]),
         copied=int(size["delta"]),
-        repo_size=int(repository["size"]),
+        repo_size=int(repository["size"]) if repository.get("size") is not None else None,
         repo_copied=int(repository["delta"]),
         references=tuple(backup.get("reference") or ()),
         page_errors=bool(backup.get("error")),

@@ -12,11 +12,16 @@ from datetime import datetime, timezone
 
 from .errors import RecoveryError, spoken
 from .info import Backup, Stanza
-from .wal import Archive, Numbering, needed, numbering, ranges, timeline
+from .wal import Archive, Numbering, lsn, needed, numbering, ranges, timeline
 
 # How much a backup of each type needs of others: a full one stands alone.
 RANK = {"full": 0, "diff": 1, "incr": 2}
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Seconds that clocks of a host and of a store may differ by; what is further ahead is of a clock that jumped.
+SKEW = 30
+
+
+class Doubt(RecoveryError):
+    """Another backup does not help: somebody has to say what is meant."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ def due(backups: t.Sequence[Backup], wanted: str, rules: Rules, now: float) -> D
             if not newest:
                 return Due(kind, f"there is no {_or_better(kind)}")
             age = now - newest[0].stop
+            if age < -SKEW:
+                return Due(kind, _ahead(f"the newest {_or_better(kind)}, {newest[0].label},", -age))
             if age >= limit:
                 return Due(
                     kind,
@@ -54,16 +61,21 @@ def due(backups: t.Sequence[Backup], wanted: str, rules: Rules, now: float) -> D
     return Due(None, f"{newest_of_all.label} is {spoken(max(now - newest_of_all.stop, 0))} old, and nothing is due")
 
 
+def _ahead(what: str, by: float) -> str:
+    return f"{what} is dated {spoken(by)} ahead of now, so that its age says nothing: a clock jumped; look at NTP"
+
+
 def _or_better(kind: str) -> str:
     return {"full": "full backup", "diff": "full or differential backup", "incr": "backup"}[kind]
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where recovery ends: at the end of the archive, at a moment, or at a restore point."""
+    """Where recovery ends: at the end of the archive, at a moment, or at a restore point and its position."""
 
     time: datetime | None = None
     name: str | None = None
+    position: int = 0
     timeline: str = "latest"
 
     def text(self) -> str:
@@ -77,14 +89,10 @@ class Target:
         return ["--type=name", f"--target={self.name}"] if self.name else ["--type=default"]
 
 
-def target(time: str | None, name: str | None, line: str) -> Target:
-    if time and name:
-        raise RecoveryError("target_time, target_name: recovery ends at one of both; leave one out")
-    if name is not None and (not 1 <= len(name.encode()) <= 63 or CONTROL.search(name)):
-        raise RecoveryError(f"target_name: {name!r} is no restore point: its name has 1 to 63 bytes")
+def target(time: str | None, line: str) -> Target:
     if line != "latest" and not re.fullmatch(r"[1-9][0-9]{0,8}", line):
         raise RecoveryError(f"target_timeline: {line!r} is neither latest nor the number of a timeline")
-    return Target(moment(time) if time else None, name, line)
+    return Target(moment(time) if time else None, timeline=line)
 
 
 def moment(text: str) -> datetime:
@@ -118,8 +126,10 @@ class Plan:
     first: str
     last: str
     segments: int
-    # The repository that WAL is taken from alone, where another one does not answer and would be waited for.
-    only: int | None = None
+    # Where the last of them begins.
+    reaches: int
+    # What does not stand in the way, and has to be known.
+    warnings: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         kind = {"full": "full", "diff": "differential", "incr": "incremental"}.get(self.backup.type, self.backup.type)
@@ -128,7 +138,7 @@ class Plan:
         ]
         if self.backup.references:
             lines.append(f"it needs {', '.join(self.backup.references)}")
-        lines.append(f"WAL from {self.first} to {self.last} ({self.segments} segments), all of it in the archive")
+        lines.append(f"WAL from {self.first} to {self.last} ({self.segments} segments), all of it in that repository")
         lines.append(f"recovery ends at {self.target.text()}")
         return lines
 
@@ -140,15 +150,19 @@ class Outlook:
     last: str
     names: t.Sequence[str]
     missing: t.Sequence[str]
+    # Missing between the assumed end and the newest WAL.
+    later: t.Sequence[str] = ()
 
 
-def outlook(
-    backup: Backup, archive: Archive, numbers: Numbering, line: str = "latest", until: float | None = None
-) -> Outlook:
-    """The way from the backup to the newest WAL of a timeline, or to the first segment that came after a moment."""
+def outlook(backup: Backup, archive: Archive, numbers: Numbering, wanted: Target) -> Outlook:
+    """The way from the backup to the newest WAL of a timeline, to a position, or to what came after a moment.
+
+    A segment does not say of which time it is. When it came into the repository does, as long as the archive kept up.
+    """
+    line, until = wanted.timeline, wanted.time.timestamp() if wanted.time else None
     known = {timeline(name) for name in archive.segments}
     to = max(known | {timeline(backup.wal_stop)}) if line == "latest" else int(line)
-    way = archive.way(timeline(backup.wal_stop), to, _position(backup))
+    way = archive.way(timeline(backup.wal_stop), to, lsn(backup.lsn_stop))
     if way is None:
         raise RecoveryError(
             f"timeline {to} does not come from the backup {backup.label}: give target_timeline: "
@@ -160,7 +174,12 @@ def outlook(
         default=numbers.number(backup.wal_stop),
     )
     names = needed(way, first, max(end, numbers.number(backup.wal_stop)), numbers)
+    later: list[str] = []
+    if wanted.position:
+        names = [name for name in names if numbers.number(name) <= wanted.position // numbers.size]
     if until is not None:
+        if line == "latest":
+            _require_one_timeline(way, archive, numbers, until)
         least = numbers.number(backup.wal_stop)
         after = [
             at
@@ -174,48 +193,77 @@ def outlook(
                 "nothing shows where to end. Leave target_time out to restore all there is, or let the living "
                 "database finish its segment (SELECT pg_switch_wal())"
             )
+        later = [name for name in names[after[0] + 1 :] if name not in archive.segments]
         names = names[: after[0] + 1]
-    return Outlook(names[-1], names, [name for name in names if name not in archive.segments])
+    return Outlook(names[-1], names, [name for name in names if name not in archive.segments], later)
 
 
-def _position(backup: Backup) -> int:
-    high, _slash, low = backup.lsn_stop.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
+def _require_one_timeline(way: t.Sequence[tuple[int, int]], archive: Archive, numbers: Numbering, until: float) -> None:
+    """Where a timeline was left while it had more WAL, a moment from then on may be meant on it or on its successor."""
+    for (line, left), (successor, _left) in zip(way, way[1:]):
+        at = left // numbers.size
+        before = archive.segments.get(numbers.name(line, at - 1), 0)
+        first = archive.segments.get(numbers.name(successor, at))
+        goes_on = any(timeline(name) == line and numbers.number(name) >= at for name in archive.segments)
+        if goes_on and first is not None and before < until < first:
+            raise Doubt(
+                f"target_time: {clock(until)} may be of timeline {line}, which goes on behind the place where timeline "
+                f"{successor} left it, or of timeline {successor}, whose first WAL came at {clock(first)}: give "
+                f"target_timeline, {line} for what was written at that moment then, or {successor}"
+            )
 
 
 def restore(
     stanza: Stanza, archives: t.Mapping[int, Archive], wanted: Target, label: str | None = None, repo: int | None = None
 ) -> Plan:
-    """The newest backup from which the target can be reached, with the WAL that this takes."""
+    """The newest backup from which the target can be reached with the WAL of its own repository.
+
+    Of one repository only: pgBackRest gives archive-get the repository that a restore is told to take.
+    """
     backups = _candidates(stanza, wanted, label, repo)
-    archive, numbers = _together(archives), _numbers(backups)
-    until = wanted.time.timestamp() if wanted.time else None
-    refusals = []
+    numbers = _numbers(backups)
+    refusals: list[str] = []
     for backup in backups:
+        archive = archives.get(backup.repo, Archive())
         try:
-            seen = outlook(backup, archive, numbers, wanted.timeline, until)
+            seen = outlook(backup, archive, numbers, wanted)
+        except Doubt:
+            raise
         except RecoveryError as error:
             refusals.append(str(error))
             continue
         if not seen.missing:
-            only = _alone(stanza, archives, seen.names)
-            return Plan(backup, wanted, seen.names[0], seen.last, len(seen.names), only)
+            passed = [each for each in backups if each.page_errors and each.end() > backup.end()]
+            return Plan(
+                backup,
+                wanted,
+                seen.names[0],
+                seen.last,
+                len(seen.names),
+                numbers.number(seen.last) * numbers.size,
+                tuple(_warnings(backup, seen, numbers, refusals, passed)),
+            )
         refusals.append(_gap(backup, seen, archive, numbers, wanted))
     raise RecoveryError(refusals[0])
 
 
-def _together(archives: t.Mapping[int, Archive]) -> Archive:
-    joined = Archive()
-    for archive in archives.values():
-        joined = archive.joined(joined)
-    return joined
-
-
-def _alone(stanza: Stanza, archives: t.Mapping[int, Archive], names: t.Sequence[str]) -> int | None:
-    """pgBackRest asks every repository for WAL that none has, and minutes for one that does not answer."""
-    if len(stanza.usable()) == len(stanza.repositories):
-        return None
-    return next((key for key in sorted(archives) if archives[key].segments.keys() >= set(names)), None)
+def _warnings(
+    backup: Backup, seen: Outlook, numbers: Numbering, refusals: t.Sequence[str], damaged: t.Sequence[Backup]
+) -> t.Iterator[str]:
+    yield from (f"another backup is taken since {refusal}" for refusal in refusals)
+    for other in damaged:
+        yield (
+            f"the backup {other.label} is newer and not taken: pages in it have a wrong checksum. Name it (set) to "
+            "have it nevertheless"
+        )
+    if backup.page_errors:
+        yield f"pages in the backup {backup.label} have a wrong checksum, and no sound backup leads to the target"
+    if seen.later:
+        yield (
+            f"behind {seen.last}, where the target should be reached, the archive lacks {ranges(seen.later, numbers)}. "
+            "If WAL came late that day the target may lie there; PostgreSQL then ends with 'recovery ended before "
+            "configured recovery target was reached'"
+        )
 
 
 def _candidates(stanza: Stanza, wanted: Target, label: str | None, repo: int | None) -> list[Backup]:
@@ -235,6 +283,12 @@ def _candidates(stanza: Stanza, wanted: Target, label: str | None, repo: int | N
                 f"set: there is no backup {label!r}; there are {', '.join(backup.label for backup in backups[:8])}"
             )
         backups = chosen
+    if wanted.position:
+        backups = [backup for backup in backups if lsn(backup.lsn_stop) <= wanted.position]
+        if not backups:
+            raise RecoveryError(
+                f"{'set' if label else 'repo'}: there is no such backup from before the restore point that was made now"
+            )
     if wanted.time is None:
         return backups
     before = [backup for backup in backups if backup.stop < wanted.time.timestamp()]
@@ -292,13 +346,15 @@ def state(stanza: Stanza, archives: t.Mapping[int, Archive], rpo: int, max_age: 
 
 
 def _wrong_with_archive(found: State, archive: Archive, rpo: int, now: float) -> t.Iterator[str]:
-    newest = max(archive.segments, key=lambda name: (archive.segments[name], name), default=None)
+    newest = archive.newest()
     if newest is None:
         yield "it has no WAL at all: look at archive_mode and archive_command of PostgreSQL"
         return
     came = archive.segments[newest]
-    if found.archived_at is None or came > found.archived_at:
+    if found.newest is None or newest > found.newest:
         found.newest, found.archived_at, found.age = newest, came, max(now - came, 0.0)
+    if came - now > SKEW:
+        yield _ahead(f"the newest WAL, {newest},", came - now)
     if now - came > rpo:
         yield (
             f"the newest WAL, {newest}, came {spoken(now - came)} ago, and {spoken(rpo)} are allowed (rpo): what was "
@@ -312,6 +368,8 @@ def _wrong_with_backups(backups: t.Sequence[Backup], max_age: int, now: float) -
         yield "it has no backup"
         return
     age = now - backups[-1].stop
+    if age < -SKEW:
+        yield _ahead(f"the newest backup, {backups[-1].label},", -age)
     if age > max_age:
         yield (
             f"the newest backup, {backups[-1].label}, is {spoken(age)} old, and {spoken(max_age)} are allowed "
@@ -334,7 +392,7 @@ def _missing(backups: t.Sequence[Backup], archive: Archive) -> set[str]:
     missing: set[str] = set()
     for backup in backups:
         try:
-            missing.update(outlook(backup, archive, numbers).missing)
+            missing.update(outlook(backup, archive, numbers, Target()).missing)
         except RecoveryError:
             # Of a timeline that was left before the backup ended: it needs its own WAL only.
             own = [(timeline(backup.wal_start), -1)]

@@ -15,8 +15,9 @@ from .client import SAFE, Pgbackrest, Seen
 from .errors import RecoveryError
 from .plan import Plan, Target
 
-MARK = "bitnet-restore.json"
 SCHEMA = 1
+# Of `flock`, when another one holds the lock; pgBackRest's own begin at 25.
+HELD = 10
 # What a restored cluster needs beside its files until it has caught up.
 HEADROOM = 1.1
 
@@ -30,6 +31,7 @@ class Request:
     label: str | None
     repo: int | None
     databases: tuple[str, ...]
+    action: str
 
     def mark(self) -> dict[str, t.Any]:
         return {
@@ -39,32 +41,42 @@ class Request:
             "set": self.label,
             "repo": self.repo,
             "databases": list(self.databases),
+            "action": self.action,
         }
 
 
 def beside(data: str) -> str:
-    return f"{data.rstrip('/')}.restored"
+    return f"{posixpath.normpath(data)}.restored"
 
 
 def checked_path(path: str) -> str:
-    if (
-        not path.startswith("/")
-        or posixpath.normpath(path) != path
-        or path.count("/") < 2
-        or any(ord(sign) < 32 for sign in path)
-    ):
-        raise RecoveryError(f"path: {path!r} is no absolute path of a folder below another one, as /srv/restored is")
+    if not SAFE.fullmatch(path) or posixpath.normpath(path) != path or path.count("/") < 2:
+        raise RecoveryError(
+            f"path: {path!r} is no absolute path, of letters, digits, ., _, - and /, of a folder below another one, "
+            "as /srv/restored is"
+        )
     return path
 
 
-def is_done(seen: Seen, request: Request, delta: bool) -> bool:
-    """The same was restored there before, and nobody asks for it to be brought up to date."""
+def tablespaces(path: str) -> str:
+    return f"{path}.tablespaces"
+
+
+def own(seen: Seen) -> bool:
+    """It is the copy of which the note beside it speaks."""
+    return seen.mark is not None and seen.mark.get("identity") == seen.identity
+
+
+def is_done(seen: Seen, request: Request, plan: Plan) -> bool:
+    """A copy of the same is there, and nobody has started it since."""
     mark = seen.mark or {}
-    return not delta and seen.data and not seen.unfinished and mark.get("request") == request.mark()
+    same = mark.get("request") == request.mark() and mark.get("last") == plan.last
+    return own(seen) and same and seen.unstarted and not seen.unfinished and seen.pid is None
 
 
-def permit(path: str, seen: Seen, data: Seen, delta: bool, overwrite: bool) -> list[str]:
+def permit(path: str, seen: Seen, data: Seen, spaces: Seen, *, delta: bool, overwrite: bool) -> list[str]:
     """pgBackRest's options for what is at the path; refuses what would destroy something without a word."""
+    live = seen.real == data.real
     if seen.other:
         raise RecoveryError(f"path: {path} is there and no folder; name another one")
     if seen.pid is not None:
@@ -73,6 +85,11 @@ def permit(path: str, seen: Seen, data: Seen, delta: bool, overwrite: bool) -> l
             "restores over a running one: stop it; if it is dead for certain, remove postmaster.pid"
         )
     if not seen.full:
+        if spaces.full and not live:
+            raise RecoveryError(
+                f"path: {spaces.real} is not empty; the tablespaces of {path} go there. Remove what an earlier restore "
+                "has left there, or name another folder"
+            )
         return []
     if seen.unfinished:
         return ["--delta"]  # what a restore that was cut off has left
@@ -80,8 +97,7 @@ def permit(path: str, seen: Seen, data: Seen, delta: bool, overwrite: bool) -> l
         raise RecoveryError(
             f"path: {path} holds something that is no cluster's data; name another folder, or empty this one"
         )
-    live = seen.real == data.real
-    if (live or seen.mark is None) and not overwrite:
+    if (live or not own(seen)) and not overwrite:
         what = "the database's own data" if live else "data of a cluster that was not restored by this module"
         raise RecoveryError(
             f"path: {path} holds {what}, and a restore would overwrite it. Leave path out to restore beside it, or say "
@@ -90,7 +106,7 @@ def permit(path: str, seen: Seen, data: Seen, delta: bool, overwrite: bool) -> l
     if not (delta or overwrite):
         raise RecoveryError(
             f"path: {path} holds what was restored before ({describe(seen.mark)}). Name another folder, remove this "
-            "one, or say delta: true to have it brought to what is asked for now"
+            f"one and {spaces.real}, or say delta: true to have it brought to what is asked for now"
         )
     return ["--delta"]
 
@@ -113,8 +129,9 @@ def require_room(path: str, seen: Seen, plan: Plan, databases: t.Sequence[str]) 
 
 
 def _restore_command(client: Pgbackrest, path: str, repo: int) -> str:
+    """Of a copy: asynchronously it would use the lock and the spool of the living database's archive-push."""
     where = f"--config-path={client.config_path} --pg1-path={path} --repo={repo} --stanza={client.stanza}"
-    return f'pgbackrest {where} archive-get %f "%p"'
+    return f'pgbackrest {where} --no-archive-async archive-get %f "%p"'
 
 
 def options(
@@ -137,21 +154,50 @@ def options(
     ]
     if plan.target.time or plan.target.name:
         told.append(f"--target-action={action}")
-    if plan.only is not None and SAFE.fullmatch(path):
-        told.append(f"--recovery-option=restore_command={_restore_command(client, path, plan.only)}")
     if not in_place:
-        told += ["--archive-mode=off", f"--tablespace-map-all={path}.tablespaces"]
+        # A restore empties the stanza's spool, and the configured one is the living database's.
+        told += [
+            "--archive-mode=off",
+            f"--tablespace-map-all={tablespaces(path)}",
+            f"--spool-path={path}.spool",
+            f"--recovery-option=restore_command={_restore_command(client, path, plan.backup.repo)}",
+        ]
     return told
 
 
-def restore(client: Pgbackrest, told: t.Sequence[str], path: str) -> float:
-    """Returns the seconds that it took."""
-    began = time.monotonic()
+def make(client: Pgbackrest, path: str, seen: Seen, spaces: Seen) -> Seen:
+    """The folder; without the empty ones that a restore has left there, among which pgBackRest would not go on."""
     client.place.sh('mkdir -p -m 0700 -- "$1"', path, what=f"making {path}")
-    client.must("restore", *told)
+    for folder in (seen, spaces):
+        if folder.folder and not folder.full and not seen.full:
+            emptied = 'find "$1/" -mindepth 1 -type d -empty -delete'
+            client.place.sh(emptied, folder.real, what=f"emptying {folder.real}")
+    return client.place.look(path)
+
+
+def restore(client: Pgbackrest, told: t.Sequence[str], path: str) -> float:
+    """Returns the seconds that it took. Whoever is killed leaves a pgBackRest that goes on, and holds the lock."""
+    began = time.monotonic()
+    command = ["flock", "--nonblock", "--conflict-exit-code", str(HELD), path, *client.command("restore", *told)]
+    done = client.place.run(command, "pgbackrest restore")
+    if done.rc == HELD:
+        raise RecoveryError(
+            f"path: another restore is at work in {path}, perhaps of a run that was killed: wait for its end ('ps "
+            f"--no-headers -eo pid,args' shows it), and run this again"
+        )
+    if done.rc != 0:
+        raise client.failed("restore", done)
     return round(time.monotonic() - began, 2)
 
 
-def write_mark(client: Pgbackrest, path: str, request: Request, plan: Plan) -> None:
-    mark = {"schema": SCHEMA, "request": request.mark(), "label": plan.backup.label, "repo": plan.backup.repo}
-    client.place.sh('cat > "$1/$2"', path, MARK, what=f"the note of it in {path}", stdin=json.dumps(mark) + "\n")
+def write_mark(client: Pgbackrest, seen: Seen, request: Request, plan: Plan) -> None:
+    """Beside the copy, where no backup of it takes it along, and before anything is restored."""
+    mark = {
+        "schema": SCHEMA,
+        "identity": seen.identity,
+        "request": request.mark(),
+        "label": plan.backup.label,
+        "last": plan.last,
+    }
+    where = f"{seen.real}.restore.json"
+    client.place.sh('cat > "$1"', where, what=f"the note {where}", stdin=json.dumps(mark) + "\n")

@@ -16,6 +16,9 @@ from pathlib import Path
 from .client import SAFE, Place
 from .errors import RecoveryError
 from .info import printable
+from .plan import Plan
+from .restoring import HELD
+from .wal import lsn
 
 PREFIX = "bitnet-verify."
 OWNER = re.compile(re.escape(PREFIX) + r"(\d+)-(\d+)-([0-9a-f]{8})")
@@ -58,12 +61,29 @@ until "$2/pg_isready" -q -h "$1" -p 5432; do
     sleep 0.2
 done
 """
+# The names of other runs' folders. A link, or what another user has made, is none of ours.
+OURS = r"""
+[ -d "$1" ] || exit 0
+cd -- "$1" || exit 1
+if [ -n "$(find . -maxdepth 0 -perm /022)" ]; then
+    echo "others can write to $1: name a folder (scratch) that only its owner can write to" >&2
+    exit 1
+fi
+find . -mindepth 1 -maxdepth 1 -type d -user "$(id -u)" -name "$2*" -printf '%f\n'
+"""
+# Nothing while a restore or a start of a killed run still works there, which both hold the lock.
 REMOVE = r"""
-if [ -e "$1/data/postmaster.pid" ]; then
-    "$2/pg_ctl" -D "$1/data" -w -t 30 -m immediate stop > /dev/null 2>&1
+if [ -d "$1/data" ] && [ ! -L "$1/data" ]; then
+    exec 9< "$1/data"
+    flock --timeout 20 9 || exit 10
+    if [ -e "$1/data/postmaster.pid" ]; then
+        "$2/pg_ctl" -D "$1/data" -w -t 30 -m immediate stop > /dev/null 2>&1 9<&-
+    fi
 fi
 rm -rf --one-file-system -- "$1" || { sleep 2; rm -rf --one-file-system -- "$1"; }
 """
+# Of the last record, where it begins. Without it nobody knows how far recovery came.
+REDONE = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
 REACHED = re.compile(r"last completed transaction was at log time (.+)")
 
 
@@ -99,27 +119,54 @@ def quoted(table: str) -> str:
 
 
 def hash_statements(tables: t.Sequence[str]) -> str:
-    """Rows in any order: a sum of the hashes of their texts, which depend on these settings."""
+    """Rows in any order: a sum of the hashes of their texts, which depend on these settings. One statement for all."""
     settings = {"timezone": "UTC", "datestyle": "ISO", "intervalstyle": "postgres", "extra_float_digits": "1"}
     lines = [f"SET {name} = '{value}';" for name, value in {**settings, "bytea_output": "hex"}.items()]
-    for table in tables:
-        value = "count(*) || ':' || coalesce(sum(hashtextextended(r::text, 0)::numeric), 0)"
-        lines.append(f"SELECT {value} FROM {quoted(table)} AS r;")  # noqa: S608 - quoted
+    # A row is row_.*, since row_ alone is the column of that name in a table that has one.
+    value = "count(*) || ':' || coalesce(sum(hashtextextended(CAST((row_.*) AS text), 0)::numeric), 0)"
+    parts = [
+        f"SELECT {at} AS place, {value} AS line FROM {quoted(table)} AS row_"  # noqa: S608 - quoted
+        for at, table in enumerate(tables)
+    ]
+    lines.append(f"SELECT line FROM ({' UNION ALL '.join(parts)}) AS parts ORDER BY place;")  # noqa: S608
     return "\n".join(lines) + "\n"
 
 
-def hashes(server: Server, database: str, tables: t.Sequence[str], point: str = "") -> dict[str, str]:
-    """Rows and hash of each table; with the name of a restore point as of that, before which nobody can write."""
-    text, what = hash_statements(tables), "the look at the restored tables"
-    if point:
-        locks = ", ".join(quoted(table) for table in tables)
-        begin = f"BEGIN; SET LOCAL lock_timeout = '10s'; LOCK TABLE {locks} IN SHARE MODE;"
-        text = f"{begin}\n{text}SELECT pg_create_restore_point('{point}');\nCOMMIT;\n"
-        what = "the look at the tables of the living database"
-    lines = server.sql(database, text, what)
-    if len(lines) < len(tables):
-        raise RecoveryError(f"tables: {len(tables)} were asked for, and {len(lines)} answered")
-    return dict(zip(tables, lines))
+def hashes(server: Server, database: str, tables: t.Sequence[str]) -> dict[str, str]:
+    """Rows and hash of each table."""
+    lines = server.sql(database, hash_statements(tables), "the look at the restored tables")
+    return dict(zip(tables, _as_many(lines, len(tables))))
+
+
+def hashes_at(
+    server: Server, database: str, tables: t.Sequence[str], point: str, seconds: int
+) -> tuple[dict[str, str], int]:
+    """Those of the living database, and the position of a restore point before which nobody can write."""
+    locks = ", ".join(quoted(table) for table in tables)
+    text = (
+        f"BEGIN; SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '{seconds}s';\n"
+        f"LOCK TABLE {locks} IN SHARE MODE;\n{hash_statements(tables)}"
+        f"SELECT pg_create_restore_point('{point}');\nCOMMIT;\n"
+    )
+    try:
+        lines = server.sql(database, text, "the look at the tables of the living database")
+    except RecoveryError as error:
+        if "statement timeout" not in str(error):
+            raise
+        raise RecoveryError(
+            f"lock_seconds: the tables could not be read within {seconds} s, and nobody can write to them meanwhile; "
+            "they are free again. Give more seconds, or fewer or smaller tables"
+        ) from error
+    *rows, position = _as_many(lines, len(tables) + 1)
+    return dict(zip(tables, rows)), lsn(position)
+
+
+def _as_many(lines: list[str], number: int) -> list[str]:
+    if len(lines) != number:
+        raise RecoveryError(
+            f"tables: awaited {number} lines of psql, and {len(lines)} came: {printable(' '.join(lines))}"
+        )
+    return lines
 
 
 class Scratch:
@@ -139,9 +186,7 @@ class Scratch:
 
     def remove_dead(self) -> list[str]:
         """What runs have left that were killed."""
-        names = self.place.sh(
-            'ls -A -- "$1" 2>/dev/null || true', self.parent, what=f"the look at {self.parent}"
-        ).splitlines()
+        names = self.place.sh(OURS, self.parent, PREFIX, what=f"the look at {self.parent} (scratch)").splitlines()
         dead = [name for name in names if (owner := OWNER.fullmatch(name)) and not _lives(*owner.groups())]
         for name in dead:
             self._remove(posixpath.join(self.parent, name))
@@ -149,14 +194,26 @@ class Scratch:
 
     def make(self) -> None:
         self.place.sh(
-            'mkdir -p -- "$1" && mkdir -m 0700 -- "$2"', self.parent, self.folder, what=f"making {self.folder}"
+            'mkdir -p -m 0700 -- "$1" && mkdir -m 0700 -- "$2" "$3"',
+            self.parent,
+            self.folder,
+            self.data,
+            what=f"making {self.folder}",
         )
 
     def remove(self) -> None:
         self._remove(self.folder)
 
     def _remove(self, folder: str) -> None:
-        self.place.sh(REMOVE, folder, self.bin_dir, what=f"removing {folder}", least=CLEAN_UP_SECONDS)
+        command = ["sh", "-c", REMOVE, "sh", folder, self.bin_dir]
+        done = self.place.run(command, f"removing {folder}", least=CLEAN_UP_SECONDS)
+        if done.rc == HELD:
+            raise RecoveryError(
+                f"scratch: {folder} is of a run that was killed, and what it began still works there: wait for its end "
+                "('ps --no-headers -eo pid,args' shows it), and run this again"
+            )
+        if done.rc != 0:
+            raise RecoveryError(f"removing {folder} failed: {done.said()}")
 
     def control(self) -> dict[str, str]:
         text = self.place.must([f"{self.bin_dir}/pg_controldata", "-D", self.data], "pg_controldata")
@@ -171,7 +228,9 @@ class Scratch:
         began = time.monotonic()
         left = self.place.left()
         done = self.place.run(
-            ["sh", "-c", START, "sh", self.folder, self.bin_dir, str(left)], "the recovery of the restored cluster"
+            # The lock is not the server's, which stays: --close.
+            ["flock", "--close", self.data, "sh", "-c", START, "sh", self.folder, self.bin_dir, str(left)],
+            "the recovery of the restored cluster",
         )
         if done.rc != 0:
             raise RecoveryError(
@@ -179,6 +238,24 @@ class Scratch:
                 f"{printable(done.err.strip() or done.out.strip()) or 'it says nothing'}"
             )
         return round(time.monotonic() - began, 2)
+
+    def wrong_with_recovery(self, plan: Plan) -> str:
+        """Empty where it came to the end of what was planned.
+
+        PostgreSQL takes an archive-get that fails for the end of the archive, and calls that recovered.
+        """
+        text = self.place.sh(
+            'grep -E "redo done at|ERROR: \\[" "$1/log" || true', self.folder, what="the look at its log"
+        )
+        failed = [line for line in text.splitlines() if "ERROR: [" in line]
+        if failed:
+            return f"WAL could not be fetched: {printable(failed[0])}"
+        redone = REDONE.findall(text)
+        if not redone:
+            return "its log does not say how far it came ('redo done at')"
+        if not (plan.target.time or plan.target.name) and lsn(redone[-1]) < plan.reaches:
+            return f"it ended at {redone[-1]}, before {plan.last}, up to which the archive has everything"
+        return ""
 
     def reached(self) -> str | None:
         """When the last transaction was committed that WAL has brought back."""

@@ -64,14 +64,8 @@ class Archive:
     branches: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     def newest(self) -> str | None:
+        """Of the newest timeline the last; what a file's time says is no word on it."""
         return max(self.segments, default=None)
-
-    def joined(self, other: Archive) -> Archive:
-        """PostgreSQL takes each segment from whichever repository has it; it is there since the first one had it."""
-        both = dict(other.segments)
-        for name, came in self.segments.items():
-            both[name] = min(came, both.get(name, came))
-        return Archive(both, {**other.branches, **self.branches})
 
     def way(self, from_timeline: int, to_timeline: int, position: int) -> list[tuple[int, int]] | None:
         """The timelines from one to another, with the position at which each is left; None where none leads there."""

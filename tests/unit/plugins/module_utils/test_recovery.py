@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
 from ansible_collections.bitnet.devops.plugins.module_utils._recovery import info, plan, restoring, wal
-from ansible_collections.bitnet.devops.plugins.module_utils._recovery.client import Done, Seen
+from ansible_collections.bitnet.devops.plugins.module_utils._recovery.client import Done, Pgbackrest, Place, Seen
 from ansible_collections.bitnet.devops.plugins.module_utils._recovery.errors import RecoveryError
 
 HOUR, DAY = 3600, 86400
@@ -90,6 +91,20 @@ def test_a_type_that_is_asked_for_is_measured_by_itself_and_better_ones():
     assert plan.due(found, "diff", within, NOW).type == "diff"
     assert plan.due(found, "incr", within, NOW).type is None
     assert "is 2.0 d old (60.0 m are allowed)" in plan.due(found, "diff", within, NOW).why
+
+
+def test_a_clock_that_jumped_ahead_is_said_and_makes_a_backup_due():
+    found = plan.due([backup(stop=NOW + DAY)], "auto", RULES, NOW)
+    assert found.type == "full" and "is dated 24.0 h ahead of now" in found.why
+    assert plan.due([backup(stop=NOW + 5)], "auto", RULES, NOW).type is None
+    # The newest is what ends last in the WAL, whatever its time says.
+    jumped = stanza(backup(stop=NOW + DAY, segment=3), backup("incr", stop=NOW - HOUR, segment=5))
+    assert [each.type for each in jumped.current()] == ["full", "incr"]
+    ahead = archive(came=lambda number: NOW + DAY if number == 4 else NOW - 1000 + number * 60)
+    assert plan.state(jumped, {1: ahead}, 600, DAY, NOW - 400).newest == segment(9)
+    ahead.segments[segment(9)] = NOW + DAY
+    state = plan.state(stanza(backup(stop=NOW + DAY)), {1: ahead}, 60, DAY, NOW)
+    assert len(state.problems) == 2 and all("ahead of now" in problem for problem in state.problems)
 
 
 # The names of WAL
@@ -181,24 +196,43 @@ def test_a_gap_before_the_newest_backup_does_no_harm_and_one_behind_it_leads_to_
         plan.restore(stanza(old, new), {1: archive(without=(8,))}, plan.Target())
 
 
-def test_a_second_repository_fills_the_gap_of_the_first():
-    found = stanza(backup(stop=NOW - 900, segment=2), repositories=2)
-    archives = {1: archive(without=(5,)), 2: archive(first=4)}
-    taken = plan.restore(found, archives, plan.Target())
-    assert taken.segments == 8 and taken.only is None
+def test_a_gap_in_one_repository_leads_to_the_backup_of_another_that_has_all_and_is_not_filled_from_there():
+    first, second = backup(stop=NOW - 850, segment=3), backup(stop=NOW - 900, segment=2, repo=2)
+    archives = {1: archive(without=(5,)), 2: archive()}
+    taken = plan.restore(stanza(first, second, repositories=2), archives, plan.Target())
+    assert taken.backup == second and taken.segments == 8 and f"lacks {segment(5)}" in taken.warnings[0]
+    for alone in (stanza(first, repositories=2), stanza(first, second, repositories=2)):
+        with pytest.raises(RecoveryError, match=f"the archive lacks {segment(5)}"):
+            plan.restore(alone, archives, plan.Target(), repo=1)
 
 
-def test_wal_is_taken_from_one_repository_alone_where_another_does_not_answer():
-    dead = info.Repository(2, 99, "[HostConnectError] unable to connect", "none")
-    found = stanza(backup(stop=NOW - 900, segment=2))
-    found = info.Stanza("main", (*found.repositories, dead), found.backups, found.archives, found.databases, False)
-    assert plan.restore(found, {1: archive()}, plan.Target()).only == 1
-
-
-def test_a_backup_with_damaged_pages_is_the_last_choice():
+def test_a_backup_with_damaged_pages_is_the_last_choice_and_that_is_said():
     sound, damaged = backup(stop=NOW - 900, segment=2), backup(stop=NOW - 650, segment=6, errors=True)
-    assert plan.restore(stanza(sound, damaged), {1: archive()}, plan.Target()).backup == sound
-    assert plan.restore(stanza(damaged), {1: archive()}, plan.Target()).backup == damaged
+    taken = plan.restore(stanza(sound, damaged), {1: archive()}, plan.Target())
+    assert taken.backup == sound
+    assert [text for text in taken.warnings if f"{damaged.label} is newer and not taken: pages" in text]
+    taken = plan.restore(stanza(damaged), {1: archive()}, plan.Target())
+    assert taken.backup == damaged and "no sound backup leads to the target" in taken.warnings[0]
+    later = plan.restore(stanza(backup(segment=3, errors=True), backup(segment=6)), {1: archive()}, plan.Target())
+    assert later.warnings == ()
+
+
+def test_a_restore_point_takes_a_backup_from_before_it_and_ends_in_its_segment():
+    old, new = backup(stop=NOW - 900, segment=2), backup(stop=NOW - 650, segment=5)
+    point = lambda position: plan.Target(name="x", position=position)  # noqa: E731
+    earlier = plan.restore(stanza(old, new), {1: archive()}, point(0x50000FF))
+    assert (earlier.backup, earlier.last) == (old, segment(5))
+    assert plan.restore(stanza(old, new), {1: archive()}, point(0x5000100)).backup == new
+    with pytest.raises(RecoveryError, match="set: there is no such backup from before the restore point"):
+        plan.restore(stanza(old, new), {1: archive()}, point(0x5000000), new.label)
+
+
+def test_wal_that_is_missing_behind_the_assumed_end_is_said():
+    # All of it came late and at once, so that nothing tells which segment is of which time.
+    found, late = stanza(backup(stop=NOW - 900, segment=2)), archive(came=lambda number: NOW - 500, without=(6,))
+    taken = plan.restore(found, {1: late}, at(NOW - 700))
+    assert taken.last == segment(2) and f"the archive lacks {segment(6)}" in taken.warnings[0]
+    assert plan.restore(found, {1: archive()}, at(NOW - 700)).warnings == ()
 
 
 def test_backups_of_a_cluster_before_an_upgrade_are_not_taken():
@@ -244,6 +278,23 @@ def test_a_segment_is_missing_where_a_timeline_begins():
         plan.restore(stanza(backup(stop=NOW - 900, segment=2)), {1: broken}, plan.Target())
 
 
+def test_a_moment_that_two_timelines_have_is_refused_until_one_is_given():
+    # Timeline 1 was left in segment 5, and goes on to 6, which came at NOW - 640. The first of timeline 2 is later.
+    both = two_timelines(0x5000100)
+    for number in range(5, 10):
+        both.segments[segment(number, 2)] = NOW + 60 * number
+    found = stanza(backup(stop=NOW - 900, segment=2))
+    with pytest.raises(RecoveryError, match=r"may be of timeline 1, .* give target_timeline, 1 .* or 2"):
+        plan.restore(found, {1: both}, at(NOW - 670))
+    given = plan.Target(datetime.fromtimestamp(NOW - 670, timezone.utc), timeline="1")
+    assert plan.restore(found, {1: both}, given).last == segment(6)
+    assert plan.restore(found, {1: both}, at(NOW + 310)).last == segment(6, 2)
+    # What was promoted at the end of its WAL leaves no doubt.
+    for number in (5, 6):
+        del both.segments[segment(number)]
+    assert plan.restore(found, {1: both}, at(NOW - 670)).last == segment(5, 2)
+
+
 def test_a_history_file_is_read():
     assert wal.branches("1\t0/5000100\tno recovery target specified\n\n2\t1/A0\tx\n") == (
         (1, 0x5000100),
@@ -261,7 +312,7 @@ def test_a_history_file_is_read():
     ],
 )
 def test_moments(text, utc):
-    assert plan.target(text, None, "latest").text() == utc
+    assert plan.target(text, "latest").text() == utc
 
 
 @pytest.mark.parametrize(
@@ -269,15 +320,13 @@ def test_moments(text, utc):
 )
 def test_what_is_no_moment_is_refused(text):
     with pytest.raises(RecoveryError, match=r"target_time: "):
-        plan.target(text, None, "latest")
+        plan.target(text, "latest")
 
 
-@pytest.mark.parametrize(
-    "time, name, line", [("2026-11-27 09:30Z", "x", "latest"), (None, "x\n", "latest"), (None, None, "-1")]
-)
-def test_targets_that_cannot_be_are_refused(time, name, line):
-    with pytest.raises(RecoveryError, match=r"target_"):
-        plan.target(time, name, line)
+@pytest.mark.parametrize("line", ["-1", "0", "x", "", "1\n"])
+def test_timelines_that_cannot_be_are_refused(line):
+    with pytest.raises(RecoveryError, match=r"target_timeline: .* is neither latest nor the number"):
+        plan.target(None, line)
 
 
 # What is wrong
@@ -339,6 +388,17 @@ def test_answers_that_are_none_are_refused():
         info.parse("[]", "main")
 
 
+def test_a_backup_of_which_the_repository_s_size_is_not_said():
+    answer = {
+        "label": "20261127-030004F", "type": "full", "error": False, "database": {"repo-key": 1, "id": 1},
+        "archive": {"start": segment(3), "stop": segment(3)}, "lsn": {"start": "0/3000028", "stop": "0/3000100"},
+        "timestamp": {"start": 1, "stop": 2}, "info": {"size": 9, "delta": 9, "repository": {"delta": 3}},
+    }  # fmt: skip
+    stanza_ = {"name": "main", "status": {}, "repo": [], "db": [], "archive": [], "backup": [answer]}
+    (found,) = info.parse(json.dumps([stanza_]), "main").backups
+    assert found.repo_size is None and found.repo_copied == 3
+
+
 def test_the_error_of_pgbackrest_is_found_among_its_words():
     done = Done(29, "", "WARN: x\nERROR: [082]: WAL was not archived\n       HINT: look\n\x1b[2Jlast")
     assert done.said() == "[082] WAL was not archived HINT: look"
@@ -348,7 +408,9 @@ def test_the_error_of_pgbackrest_is_found_among_its_words():
 # Where a restore may write
 
 DATA = Seen(real="/data/main", folder=True, full=True, data=True)
-MARK = {"label": "x", "request": {"target": "latest"}}
+MARK = {"label": "x", "request": {"target": "latest"}, "identity": "7-1"}
+COPY = Seen("/data/new", identity="7-1", folder=True, full=True, data=True, mark=MARK)
+SPACES = Seen("/data/new.tablespaces")
 
 
 @pytest.mark.parametrize(
@@ -357,43 +419,68 @@ MARK = {"label": "x", "request": {"target": "latest"}}
         (Seen("/data/new"), False, False, []),
         (Seen("/data/new", folder=True), False, False, []),
         (Seen("/data/new", folder=True, full=True, unfinished=True), False, False, ["--delta"]),
-        (Seen("/data/new", folder=True, full=True, data=True, mark=MARK), True, False, ["--delta"]),
+        (COPY, True, False, ["--delta"]),
         (DATA, True, True, ["--delta"]),
         (DATA, False, True, ["--delta"]),
         (Seen("/data/new", other=True), True, True, "is there and no folder"),
         (Seen("/data/new", folder=True, full=True), True, True, "something that is no cluster's data"),
         (DATA, True, False, "the database's own data.*overwrite_data: true"),
-        (Seen("/data/main", folder=True, full=True, data=True, mark=MARK), True, False, "the database's own data"),
+        (replace(COPY, real="/data/main"), True, False, "the database's own data"),
+        (replace(COPY, identity="of a cluster that came there later"), True, False, "was not restored by this module"),
         (Seen("/data/other", folder=True, full=True, data=True), True, False, "was not restored by this module"),
-        (Seen("/data/new", folder=True, full=True, data=True, mark=MARK), False, False, "delta: true"),
+        (COPY, False, False, "remove this one and /data/new.tablespaces, .*delta: true"),
         (Seen("/data/main", folder=True, full=True, data=True, pid="7"), True, True, "names process 7"),
         (Seen("/data/new", folder=True, full=True, unfinished=True, pid="7"), True, True, "names process 7"),
     ],
 )
 def test_nothing_is_overwritten_without_a_word(seen, delta, overwrite, expected):
     if isinstance(expected, list):
-        assert restoring.permit("/path", seen, DATA, delta, overwrite) == expected
+        assert restoring.permit("/path", seen, DATA, SPACES, delta=delta, overwrite=overwrite) == expected
     else:
         with pytest.raises(RecoveryError, match=expected):
-            restoring.permit("/path", seen, DATA, delta, overwrite)
+            restoring.permit("/path", seen, DATA, SPACES, delta=delta, overwrite=overwrite)
 
 
-@pytest.mark.parametrize("path", ["relative", "/", "/data", "/a/../b", "/a/b/", "/a/b\nc", ""])
+def test_tablespaces_of_an_earlier_restore_are_named_before_pgbackrest_fails_on_them():
+    left = replace(SPACES, folder=True, full=True)
+    with pytest.raises(RecoveryError, match=r"path: /data/new.tablespaces is not empty"):
+        restoring.permit("/data/new", Seen("/data/new"), DATA, left, delta=False, overwrite=False)
+    # In place they are where they were.
+    assert restoring.permit("/data/main", Seen("/data/main"), DATA, left, delta=False, overwrite=False) == []
+
+
+@pytest.mark.parametrize("path", ["relative", "/", "/data", "/a/../b", "/a/b/", "/a/b\nc", "/a/b c", "/a/$b", ""])
 def test_paths_that_no_restore_may_write_to(path):
     with pytest.raises(RecoveryError, match="path: "):
         restoring.checked_path(path)
 
 
-def test_the_same_again_is_nothing_to_do():
-    request = restoring.Request("main", plan.Target(), None, None, ())
-    done = Seen("/x", folder=True, full=True, data=True, mark={"request": request.mark()})
-    assert restoring.is_done(done, request, False) and not restoring.is_done(done, request, True)
-    assert not restoring.is_done(done, restoring.Request("main", plan.Target(name="x"), None, None, ()), False)
-    assert not restoring.is_done(Seen("/x"), request, False)
+def test_the_same_again_is_nothing_to_do_until_there_is_more_or_it_was_started():
+    request = restoring.Request("main", plan.Target(), None, None, (), "promote")
+    taken = plan.Plan(backup(), plan.Target(), segment(1), segment(2), 2, 0)
+    mark = {"request": request.mark(), "identity": "7-1", "last": segment(2)}
+    done = Seen("/x", identity="7-1", folder=True, full=True, data=True, unstarted=True, mark=mark)
+    assert restoring.is_done(done, request, taken)
+    assert not restoring.is_done(done, replace(request, databases=("x",)), taken)
+    assert not restoring.is_done(done, replace(request, action="pause"), taken)
+    assert not restoring.is_done(done, request, replace(taken, last=segment(3)))
+    for other in ({"unstarted": False}, {"unfinished": True}, {"identity": "8-1"}, {"pid": "7"}, {"mark": None}):
+        assert not restoring.is_done(replace(done, **other), request, taken)
+
+
+def test_a_copy_takes_nothing_that_is_the_living_database_s():
+    taken = plan.Plan(backup(repo=2), plan.Target(), segment(1), segment(2), 2, 0)
+    pgbackrest = Pgbackrest(Place([], 5), "main", "/etc/pgbackrest")
+    copy = restoring.options(pgbackrest, taken, "/data/new", in_place=False)
+    assert "--spool-path=/data/new.spool" in copy and "--archive-mode=off" in copy
+    (command,) = [each for each in copy if each.startswith("--recovery-option=restore_command=")]
+    assert " --repo=2 " in command and " --no-archive-async " in command
+    in_place = restoring.options(pgbackrest, taken, "/data/main", in_place=True)
+    assert [each for each in in_place if "spool" in each or "restore_command" in each or "archive-mode" in each] == []
 
 
 def test_a_disk_that_is_too_small_is_said_before():
-    taken = plan.Plan(backup(), plan.Target(), segment(1), segment(2), 2)
+    taken = plan.Plan(backup(), plan.Target(), segment(1), segment(2), 2, 0)
     restoring.require_room("/x", Seen("/x", free=1100), taken, ())
     with pytest.raises(RecoveryError, match="path: /x has 0 MiB free"):
         restoring.require_room("/x", Seen("/x", free=1099), taken, ())

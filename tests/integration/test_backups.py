@@ -14,8 +14,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
+from ansible_collections.bitnet.devops.plugins.module_utils._recovery import scratch
+from ansible_collections.bitnet.devops.plugins.module_utils._recovery.client import Place
+from data_lab import PROGRAMS
 
 from tests.integration.backup_lab import S3, Failed, Lab
 
@@ -108,7 +112,12 @@ def test_a_point_in_time_is_restored_beside_the_living_data(lab, full):
     planned = lab.module("restore", check=True, target_time=moment)
     beside = Path(planned["path"])
     assert beside == Path(f"{lab.data}.restored") and not beside.exists() and planned["changed"]
+    waiting = lab.folder / "spool/archive/main/out/of-the-living-database"
+    lab.run("mkdir", "-p", waiting.parent)
+    lab.run("touch", waiting)
     restored = lab.module("restore", target_time=moment)
+    assert waiting.exists()
+    waiting.unlink()
     assert restored["plan"] == planned["plan"] and restored["plan"]["label"].startswith(full)
     again = lab.module("restore", target_time=moment)
     assert not again["changed"]
@@ -161,7 +170,10 @@ def test_live_data_is_never_overwritten_without_a_word(lab, full):
                 lab.module("restore", path=str(lab.data), **options)
         (lab.data / "base/damaged").write_text("what does not belong here")
         (lab.data / "global/pg_control").unlink()
-        assert lab.module("restore", path=str(lab.data), overwrite_data=True)["changed"]
+        # By another name, it is the same place.
+        (lab.folder / "link").symlink_to(lab.folder)
+        for _ in range(2):
+            assert lab.module("restore", path=f"{lab.folder}/link/main", overwrite_data=True)["changed"]
         assert not (lab.data / "base/damaged").exists()
     finally:
         lab.start()
@@ -234,6 +246,153 @@ def scratches(lab: Lab) -> list[str]:
     return [path.name for path in lab.folder.glob("bitnet-verify.*")]
 
 
+def test_a_hash_is_of_all_columns_and_a_lock_has_an_end(lab, full):
+    lab.sql("CREATE TABLE lettered (r int, row_ int); INSERT INTO lettered VALUES (1, 1)")
+    try:
+        server = scratch.Server(Place(lab.as_user, 60), str(PROGRAMS), str(lab.folder), "5432", "postgres")
+        seen = scratch.hashes(server, "postgres", ["lettered", "other"])
+        lab.sql("UPDATE lettered SET row_ = 2")
+        after = scratch.hashes(server, "postgres", ["lettered", "other"])
+        assert after["lettered"] != seen["lettered"] and after["other"] == seen["other"]
+        lab.sql("UPDATE lettered SET row_ = 1, r = 2")
+        assert scratch.hashes(server, "postgres", ["lettered"])["lettered"] not in (seen["lettered"], after["lettered"])
+        writer = [*lab.as_user, PROGRAMS / "psql", "-Xq", "-U", "postgres", "-h", lab.folder, "postgres"]
+        with subprocess.Popen(writer, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            process.stdin.write("BEGIN; UPDATE lettered SET r = 3;\n\\echo locked\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "locked\n"
+            with pytest.raises(Failed, match="lock_seconds: the tables could not be read within 1 s"):
+                lab.module("verify", tables=["lettered"], lock_seconds=1)
+            process.stdin.close()
+    finally:
+        lab.sql("DROP TABLE lettered")
+
+
+def pgbackrest_of(path: str) -> list[int]:
+    """The restores into a folder, or, with a * at its end, into those whose names begin so."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = file.read_text().split("\0")
+        except OSError:
+            continue
+        if (
+            words[0] == "pgbackrest"
+            and "restore" in words
+            and any(
+                word == f"--pg1-path={path}" or (path.endswith("*") and word.startswith(f"--pg1-path={path[:-1]}"))
+                for word in words
+            )
+        ):
+            found.append(int(file.parent.name))
+    return found
+
+
+def stopped(lab: Lab, process: subprocess.Popen[str], path: str, when: str = "") -> int:
+    """The module is killed while its pgBackRest restores; that is stopped, and goes on when somebody says so."""
+    deadline = time.monotonic() + 60
+    while not (found := pgbackrest_of(path)) or (when and not (Path(path) / when).exists()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.002)
+    os.kill(found[0], signal.SIGSTOP)
+    process.kill()
+    process.wait(10)
+    return found[0]
+
+
+def test_what_a_killed_restore_has_begun_is_waited_for_and_gone_on_with(lab, full):
+    path = f"{lab.folder}/copies/killed"
+    orphan = stopped(lab, lab.module_alone("restore", path=path), path)
+    try:
+        with pytest.raises(Failed, match=f"another restore is at work in {path}, perhaps of a run that was killed"):
+            lab.module("restore", path=path)
+    finally:
+        os.kill(orphan, signal.SIGCONT)
+    lab.wait(lambda: not pgbackrest_of(path), "the end of what the killed run began")
+    # It came to its end, and there is nothing to go on with.
+    assert not lab.module("restore", path=path)["changed"]
+
+    # Ended in the midst of it.
+    path = f"{lab.folder}/copies/cut"
+    orphan = stopped(lab, lab.module_alone("restore", path=path), path, "backup.manifest")
+    os.kill(orphan, signal.SIGKILL)
+    lab.wait(lambda: not pgbackrest_of(path), "its end")
+    assert (Path(path) / "backup.manifest").exists()
+    assert lab.module("restore", path=path)["changed"] and not lab.module("restore", path=path)["changed"]
+    with lab.copy(Path(path)) as port:
+        assert lab.sql("SELECT count(*) FROM entry", "ledger", port) == str(ROWS)
+    with pytest.raises(Failed, match=r"holds what was restored before .*remove this one and .*cut.tablespaces"):
+        lab.module("restore", path=path)
+    # Folders without a file, where one was ended before its first.
+    path = f"{lab.folder}/copies/begun"
+    lab.run("mkdir", "-p", f"{path}/base/1", f"{path}.tablespaces/1")
+    assert lab.module("restore", path=path)["changed"]
+
+
+def test_a_verification_that_was_killed_in_its_restore_is_removed_when_that_has_ended(lab, full):
+    path = f"{lab.folder}/bitnet-verify.*"
+    orphan = stopped(lab, lab.module_alone("verify"), path)
+    left = scratches(lab)
+    try:
+        with pytest.raises(Failed, match="what it began still works there"):
+            lab.module("verify")
+        assert scratches(lab) == left
+    finally:
+        os.kill(orphan, signal.SIGCONT)
+    lab.wait(lambda: not pgbackrest_of(path), "the end of what the killed run began")
+    assert lab.module("verify")["removed"] == left and scratches(lab) == []
+
+
+def test_a_damaged_segment_is_no_end_of_the_archive(lab, full):
+    names = []
+    for number in range(3):
+        mark(lab, f"segment-{number}")
+        names.append(lab.switch())
+    (file,) = lab.archived(names[1])
+    flip(file, file.stat().st_size // 2)
+    try:
+        with pytest.raises(
+            Failed, match=r"was restored and is not sound: recovery: WAL could not be fetched: .*ERROR: \["
+        ):
+            lab.module("verify")
+        assert scratches(lab) == []
+    finally:
+        flip(file, file.stat().st_size // 2)
+    assert lab.module("verify")["checks"][0] == {"name": "recovery", "ok": True, "said": ANY}
+
+
+def test_a_gap_in_one_repository_is_not_filled_from_another_and_that_one_restores(lab, full):
+    lab.repositories.append({"path": f"{lab.folder}/second", "cipher_pass": "a-pass-of-the-second-one"})
+    lab.configure()
+    try:
+        lab.pgbackrest("stanza-create")
+        assert lab.module("backup", repo=2)["changed"]
+        lab.module("backup", type="incr", max_age="0")
+        mark(lab, "in-the-gap-of-the-first")
+        gap = lab.switch()
+        mark(lab, "behind-it")
+        lab.switch()
+        (file,) = lab.archived(gap)
+        aside = lab.folder / "aside"
+        file.rename(aside)
+        path = lab.folder / "copies/of-the-second"
+        try:
+            for name in ("verify", "restore"):
+                with pytest.raises(Failed, match=f"the archive lacks {gap}"):
+                    lab.module(name, repo=1, **({"path": str(path)} if name == "restore" else {}))
+            taken = lab.module("restore", path=str(path))
+            assert taken["plan"]["repo"] == 2 and f"lacks {gap}" in str(taken["warnings"])
+            with lab.copy(path) as port:
+                assert {"in-the-gap-of-the-first", "behind-it"} <= marks(lab, port)
+            assert "of repository 2" in lab.module("verify", database="ledger", tables=["mark"])["plan"][0]
+        finally:
+            aside.rename(file)
+    finally:
+        del lab.repositories[1]
+        lab.configure()
+        lab.archive_again()
+
+
 @pytest.mark.parametrize(
     "number, when",
     [(signal.SIGTERM, "data"), (signal.SIGTERM, "data/postmaster.pid"), (signal.SIGKILL, "data/postmaster.pid")],
@@ -263,17 +422,31 @@ def test_a_damaged_page_of_the_database_is_said_by_backup_and_verification(lab, 
     flip(file, 8192 + 4000)
     lab.start()
     try:
-        answer = lab.module("backup", type="incr", max_age="0")
-        assert answer["backup"]["page_errors"] and "wrong checksum" in str(answer["warnings"])
+        # With room for one full backup the damaged one would take the place of the last that is sound.
+        lab.repositories[0]["retention_full"] = 1
+        lab.configure()
+        before = [backup["label"] for backup in lab.module("info")["backups"]]
+        with pytest.raises(
+            Failed, match=r"have a wrong checksum, so the database itself is damaged. No backup"
+        ) as failure:
+            lab.module("backup", type="full", max_age="0")
+        answer = failure.value.result
+        assert answer["changed"] and answer["backup"]["page_errors"] and answer["backup"]["type"] == "full"
+        assert [backup["label"] for backup in lab.module("info")["backups"]] == [*before, answer["backup"]["label"]]
         assert [problem for problem in lab.module("info")["problems"] if "the database itself is damaged" in problem]
         with pytest.raises(Failed, match=r"was restored and is not sound: .*checksums: .*checksum verification failed"):
             lab.module("verify", set=answer["backup"]["label"])
         # An earlier backup and WAL give the page back as it was.
-        assert lab.module("verify", tables=["other"])["label"] != answer["backup"]["label"]
+        proof = lab.module("verify", tables=["other"])
+        assert proof["label"] in before and "is newer and not taken: pages" in str(proof["warnings"])
         assert scratches(lab) == []
     finally:
         lab.sql("DROP TABLE spoilt")
-        lab.module("backup", type="full", max_age="0")
+        # A sound one, and what is not kept goes.
+        sound = lab.module("backup", type="full", max_age="0")["backup"]["label"]
+        assert [backup["label"] for backup in lab.module("info")["backups"]] == [sound]
+        lab.repositories[0]["retention_full"] = 9
+        lab.configure()
 
 
 def flip(path: Path, at: int) -> None:
@@ -365,16 +538,14 @@ def test_a_full_repository_loses_nothing(lab, full):
         lab.module("backup", repo=2)
         fill(disk, 2_000_000)
         with pytest.raises(
-            Failed, match=r"backup failed: .*There are \d+ KiB free. The repository is full: give it room"
+            Failed, match=r"backup failed: .*/repo2/.* has \d+ KiB free. The disk is full: give it room"
         ):
             lab.module("backup", repo=2, type="full", max_age="0")
         fill(disk, 40_000)
         lab.sql("INSERT INTO entry SELECT n, md5(n::text) FROM generate_series(1000001, 1060000) n", "ledger")
         lab.sql("SELECT pg_switch_wal()")
         state = lab.module("info", probe=True, rpo="1s")
-        assert [
-            problem for problem in state["problems"] if re.search("check failed: .*The repository is full", problem)
-        ]
+        assert [problem for problem in state["problems"] if re.search("check failed: .*The disk is full", problem)]
         assert [problem for problem in state["problems"] if re.search("wait for the archive.*unable to write", problem)]
         assert state["archive"]["waiting"] > 0
         # The database goes on meanwhile.
@@ -433,8 +604,12 @@ def test_each_command_of_the_runbook_works_in_its_order(lab, full):
     moment = now(lab)
     mark(lab, "in-the-runbook")
     lab.switch()
-    shutil.rmtree(f"{lab.data}.restored", ignore_errors=True)
-    shutil.rmtree(f"{lab.data}.restored.tablespaces", ignore_errors=True)
+    beside = Path(f"{lab.data}.restored")
+    if beside.exists():
+        shutil.rmtree(beside)
+        with pytest.raises(Failed, match=rf"path: {beside}.tablespaces is not empty.*Remove what an earlier restore"):
+            lab.module("restore")
+        shutil.rmtree(f"{beside}.tablespaces")
     hosts = lab.folder / "hosts"
     hosts.write_text("db ansible_connection=local ansible_python_interpreter=/usr/bin/python3\n")
     said = []

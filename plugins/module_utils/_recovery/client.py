@@ -53,6 +53,7 @@ if [ ! -d "$1" ]; then
 else
     cd -- "$1"
     printf 'identity %s\n' "$(stat -c %i-%W .)"
+    flock --shared --nonblock . true || echo held
     inside=$(find . -mindepth 1 '(' ! -type d -o ! -readable -o -name lost+found ')' -print -quit)
     if [ -z "$inside" ]; then echo empty; else echo full; fi
     if [ -e PG_VERSION ]; then echo data; fi
@@ -199,6 +200,7 @@ class Place:
             data="data" in facts,
             unfinished="unfinished" in facts,
             unstarted="waiting" in facts,
+            held="held" in facts,
             pid=facts.get("pid"),
             mark=mark if isinstance(mark, dict) else None,
             free=int(free) * 1024 if free.isdigit() else None,
@@ -220,6 +222,8 @@ class Seen:
     unfinished: bool = False
     # Restored, and not recovered since.
     unstarted: bool = False
+    # A restore works there.
+    held: bool = False
     pid: str | None = None
     mark: dict[str, t.Any] | None = None
     free: int | None = None

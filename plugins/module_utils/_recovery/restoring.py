@@ -84,6 +84,8 @@ def permit(path: str, seen: Seen, data: Seen, spaces: Seen, *, delta: bool, over
             f"path: a PostgreSQL runs on {path}, or has died there (postmaster.pid names process {seen.pid}). Nothing "
             "restores over a running one: stop it; if it is dead for certain, remove postmaster.pid"
         )
+    if seen.held:
+        raise at_work(path)
     if not seen.full:
         if spaces.full and not live:
             raise RecoveryError(
@@ -175,16 +177,21 @@ def make(client: Pgbackrest, path: str, seen: Seen, spaces: Seen) -> Seen:
     return client.place.look(path)
 
 
+def at_work(path: str) -> RecoveryError:
+    return RecoveryError(
+        f"path: another restore is at work in {path}, perhaps of a run that was killed: wait for its end ('ps "
+        "--no-headers -eo pid,args' shows it), and run this again"
+    )
+
+
 def restore(client: Pgbackrest, told: t.Sequence[str], path: str) -> float:
     """Returns the seconds that it took. Whoever is killed leaves a pgBackRest that goes on, and holds the lock."""
     began = time.monotonic()
-    command = ["flock", "--nonblock", "--conflict-exit-code", str(HELD), path, *client.command("restore", *told)]
+    # Whoever looks has the lock for a moment.
+    command = ["flock", "--timeout", "2", "--conflict-exit-code", str(HELD), path, *client.command("restore", *told)]
     done = client.place.run(command, "pgbackrest restore")
     if done.rc == HELD:
-        raise RecoveryError(
-            f"path: another restore is at work in {path}, perhaps of a run that was killed: wait for its end ('ps "
-            f"--no-headers -eo pid,args' shows it), and run this again"
-        )
+        raise at_work(path)
     if done.rc != 0:
         raise client.failed("restore", done)
     return round(time.monotonic() - began, 2)

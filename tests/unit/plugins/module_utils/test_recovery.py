@@ -422,6 +422,7 @@ SPACES = Seen("/data/new.tablespaces")
         (COPY, True, False, ["--delta"]),
         (DATA, True, True, ["--delta"]),
         (DATA, False, True, ["--delta"]),
+        (replace(COPY, held=True, unfinished=True), True, True, "another restore is at work"),
         (Seen("/data/new", other=True), True, True, "is there and no folder"),
         (Seen("/data/new", folder=True, full=True), True, True, "something that is no cluster's data"),
         (DATA, True, False, "the database's own data.*overwrite_data: true"),

@@ -174,9 +174,11 @@ def test_what_a_killed_run_still_works_in_stays(place, tmp_path, monkeypatch):
             mine.remove_dead()
         assert data.exists()
         pgbackrest = client.Pgbackrest(place, "main", str(tmp_path))
+        assert place.look(str(data)).held
         with pytest.raises(RecoveryError, match="another restore is at work in"):
             restoring.restore(pgbackrest, [], str(data))
         orphan.stdin.close()
+    assert not place.look(str(data)).held
     assert mine.remove_dead() == [data.parent.name] and not data.exists()
 
 

@@ -15,8 +15,8 @@ description:
   - Works out from which backup the target can be reached and which WAL that takes, and refuses before the first byte
     when
     a segment of it is missing, naming it.
-  - Restores into a folder beside the data of the database. The copy archives nothing, and its tablespaces are below
-    C(PATH.tablespaces), so that it and the database do not get in each other's way.
+  - Restores into a folder beside the data of the database. The copy archives nothing, its tablespaces are below
+    C(PATH.tablespaces), and it leaves the spool alone, so that it and the database do not get in each other's way.
   - Starts nothing. PostgreSQL recovers when it is started on the folder.
   - A restore that was cut off is gone on with by the next run.
 extends_documentation_fragment:
@@ -122,7 +122,7 @@ path:
   type: str
 plan:
   description: What it takes.
-  returned: success
+  returned: when something was restored, or would be
   type: dict
   contains:
     label:
@@ -149,7 +149,7 @@ plan:
       elements: str
 size:
   description: Size of the restored cluster in bytes, of all its databases.
-  returned: success
+  returned: when something was restored, or would be
   type: int
 seconds:
   description: How long the restore of the files took.

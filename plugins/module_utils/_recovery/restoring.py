@@ -47,13 +47,10 @@ def beside(data: str) -> str:
 
 
 def checked_path(path: str) -> str:
-    if (
-        not path.startswith("/")
-        or posixpath.normpath(path) != path
-        or path.count("/") < 2
-        or any(ord(sign) < 32 for sign in path)
-    ):
-        raise RecoveryError(f"path: {path!r} is no absolute path of a folder below another one, as /srv/restored is")
+    if not SAFE.fullmatch(path) or posixpath.normpath(path) != path or path.count("/") < 2:
+        raise RecoveryError(
+            f"path: {path!r} is no absolute path below another folder, of letters, digits, ., _, - and /"
+        )
     return path
 
 
@@ -112,11 +109,6 @@ def require_room(path: str, seen: Seen, plan: Plan, databases: t.Sequence[str]) 
         )
 
 
-def _restore_command(client: Pgbackrest, path: str, repo: int) -> str:
-    where = f"--config-path={client.config_path} --pg1-path={path} --repo={repo} --stanza={client.stanza}"
-    return f'pgbackrest {where} archive-get %f "%p"'
-
-
 def options(
     client: Pgbackrest,
     plan: Plan,
@@ -137,11 +129,22 @@ def options(
     ]
     if plan.target.time or plan.target.name:
         told.append(f"--target-action={action}")
-    if plan.only is not None and SAFE.fullmatch(path):
-        told.append(f"--recovery-option=restore_command={_restore_command(client, path, plan.only)}")
     if not in_place:
         told += ["--archive-mode=off", f"--tablespace-map-all={path}.tablespaces"]
+        # A restore empties the spool, in which the archiving of the living database notes what it has done.
+        told.append(f"--spool-path={path}.spool")
+    if plan.only is not None or not in_place:
+        told.append(f"--recovery-option=restore_command={_restore_command(client, plan, path, in_place)}")
     return told
+
+
+def _restore_command(client: Pgbackrest, plan: Plan, path: str, in_place: bool) -> str:
+    where = [f"--config-path={client.config_path}", f"--pg1-path={path}", f"--stanza={client.stanza}"]
+    if plan.only is not None:
+        where.append(f"--repo={plan.only}")
+    if not in_place:
+        where.append("--no-archive-async")  # the queue of WAL is in the spool, too
+    return f'pgbackrest {" ".join(where)} archive-get %f "%p"'
 
 
 def restore(client: Pgbackrest, told: t.Sequence[str], path: str) -> float:

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 import pytest
 from ansible_collections.bitnet.devops.plugins.module_utils._recovery import info, plan, restoring, wal
-from ansible_collections.bitnet.devops.plugins.module_utils._recovery.client import Done, Seen
+from ansible_collections.bitnet.devops.plugins.module_utils._recovery.client import Done, Pgbackrest, Place, Seen
 from ansible_collections.bitnet.devops.plugins.module_utils._recovery.errors import RecoveryError
 
 HOUR, DAY = 3600, 86400
@@ -378,7 +378,7 @@ def test_nothing_is_overwritten_without_a_word(seen, delta, overwrite, expected)
             restoring.permit("/path", seen, DATA, delta, overwrite)
 
 
-@pytest.mark.parametrize("path", ["relative", "/", "/data", "/a/../b", "/a/b/", "/a/b\nc", ""])
+@pytest.mark.parametrize("path", ["relative", "/", "/data", "/a/../b", "/a/b/", "/a/b\nc", "/a/b c", "/a/$(x)", ""])
 def test_paths_that_no_restore_may_write_to(path):
     with pytest.raises(RecoveryError, match="path: "):
         restoring.checked_path(path)
@@ -397,3 +397,17 @@ def test_a_disk_that_is_too_small_is_said_before():
     restoring.require_room("/x", Seen("/x", free=1100), taken, ())
     with pytest.raises(RecoveryError, match="path: /x has 0 MiB free"):
         restoring.require_room("/x", Seen("/x", free=1099), taken, ())
+
+
+@pytest.mark.parametrize("only", [None, 2])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_copy_keeps_away_from_the_living_database(in_place, only):
+    pgbackrest = Pgbackrest(Place([], 5), "main", "/etc/pgbackrest")
+    taken = plan.Plan(backup(), plan.Target(name="here"), segment(1), segment(2), 2, only)
+    told = restoring.options(pgbackrest, taken, "/srv/copy", in_place=in_place, databases=["a", "b"], action="pause")
+    for option in ("--pg1-path=/srv/copy", "--type=name", "--target=here", "--target-action=pause", "--db-include=b"):
+        assert option in told
+    (command,) = [option for option in told if "restore_command=" in option] or [""]
+    assert ("--archive-mode=off" in told) is ("--spool-path=/srv/copy.spool" in told) is (not in_place)
+    assert ("--no-archive-async" in command) is (not in_place) and ("--repo=2" in command) is (only == 2)
+    assert command == "" or command.endswith(' archive-get %f "%p"')

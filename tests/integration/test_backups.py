@@ -191,6 +191,24 @@ def test_a_backup_that_was_killed_is_made_anew(lab, full):
     assert lab.module("verify")["label"] == healed["backup"]["label"]
 
 
+@pytest.mark.parametrize("wait_for_the_orphan", [False, True])
+def test_a_restore_that_was_killed_is_gone_on_with(lab, full, wait_for_the_orphan):
+    """The module alone is killed; what it has started goes on."""
+    path = lab.folder / f"copies/killed-{wait_for_the_orphan}"
+    process = lab.module_alone("restore", path=str(path))
+    lab.wait(lambda: (path / "backup.manifest").exists() or process.poll() is not None, "the first file")
+    process.kill()
+    process.wait(10)
+    orphan = ["pgrep", "-f", f"pg1-path={path}"]
+    if wait_for_the_orphan:
+        lab.wait(lambda: subprocess.run(orphan, capture_output=True).returncode != 0, "the end of the orphan")
+    assert path.exists() and not (path / "bitnet-restore.json").exists()
+    restored = lab.module("restore", path=str(path))
+    assert restored["changed"] and (path / "bitnet-restore.json").exists()
+    with lab.copy(path) as port:
+        assert lab.sql("SELECT count(*) FROM entry", "ledger", port) == str(ROWS)
+
+
 def backup_command(lab: Lab) -> list[str]:
     return [*lab.as_user, "pgbackrest", f"--config-path={lab.folder}/etc", "--stanza=main", "--type=full", "backup"]
 

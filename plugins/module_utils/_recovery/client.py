@@ -49,7 +49,11 @@ else
     printf 'real %s\n' "$(pwd -P)"
     if [ -z "$(ls -A .)" ]; then echo empty; else echo full; fi
     if [ -e PG_VERSION ]; then echo data; fi
-    if [ -e backup.manifest ]; then echo unfinished; fi
+    if [ -e backup.manifest ]; then
+        echo unfinished
+    elif [ -e recovery.signal ] && [ -e backup_label ] && [ ! -e bitnet-restore.json ]; then
+        echo unfinished # its module was killed, and no PostgreSQL has run on it
+    fi
     if [ -e postmaster.pid ]; then printf 'pid %s\n' "$(head -n 1 postmaster.pid)"; fi
     if [ -e bitnet-restore.json ]; then printf 'mark %s\n' "$(tr -d '\n' < bitnet-restore.json)"; fi
 fi

@@ -51,6 +51,11 @@ def test_what_is_at_a_path(place, tmp_path):
     (odd / "bitnet-restore.json").write_text('{"label":\n "x"}\n')
     full = place.look(str(odd))
     assert (full.data, full.pid, full.mark, full.unfinished) == (True, "4711", {"label": "x"}, False)
+    (odd / "recovery.signal").touch()
+    (odd / "backup_label").touch()
+    assert not place.look(str(odd)).unfinished
+    (odd / "bitnet-restore.json").unlink()
+    assert place.look(str(odd)).unfinished
     (odd / "bitnet-restore.json").write_text("{")
     assert place.look(str(odd)).mark is None
     (tmp_path / "file").touch()

@@ -83,7 +83,7 @@ class Lab:
     def configure(self) -> None:
         declared = {
             "data": str(self.data), "socket": str(self.folder), "repositories": self.repositories,
-            "archive_timeout": 8, "log_path": f"{self.folder}/log", "lock_path": f"{self.folder}/lock",
+            "archive_timeout": 20, "log_path": f"{self.folder}/log", "lock_path": f"{self.folder}/lock",
             "spool_path": f"{self.folder}/spool",
         }  # fmt: skip
         for name, text in configuration.render(declared, 2).items():
@@ -183,7 +183,7 @@ class Lab:
     def archived(self, name: str) -> list[Path]:
         return sorted((self.folder / "repo1/archive").rglob(f"{name}-*"))
 
-    def wait(self, condition: Any, what: str, seconds: float = 60) -> None:
+    def wait(self, condition: Any, what: str, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"awaited {what} for {seconds} s"

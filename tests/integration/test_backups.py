@@ -126,6 +126,7 @@ def test_a_point_in_time_is_restored_beside_the_living_data(lab, full):
         assert lab.sql("SELECT count(*) FROM entry", "ledger", port) == str(ROWS)
         # Its WAL and its tablespace are its own.
         assert lab.sql("SHOW archive_mode", port=port) == "off"
+        assert "--no-archive-async" in lab.sql("SHOW restore_command", port=port)
         assert lab.sql(
             "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'aside'", port=port
         ).startswith(f"{beside}.tablespaces/")
@@ -207,8 +208,11 @@ def backup_command(lab: Lab) -> list[str]:
 
 
 def test_a_running_one_is_waited_for(lab, full):
-    with lab_lock(lab), pytest.raises(Failed, match=r"awaited the end of another pgBackRest on this stanza within 5 s"):
-        lab.module("backup", type="incr", max_age="0", timeout=5)
+    with (
+        lab_lock(lab),
+        pytest.raises(Failed, match=r"awaited the end of another pgBackRest on this stanza within 12 s"),
+    ):
+        lab.module("backup", type="incr", max_age="0", timeout=12)
 
 
 class lab_lock:
@@ -399,9 +403,12 @@ def test_a_gap_in_one_repository_is_not_filled_from_another_and_that_one_restore
 )
 def test_what_a_killed_verification_leaves_is_removed(lab, full, number, when):
     process = lab.module_alone("verify")
-    lab.wait(lambda: list(lab.folder.glob(f"bitnet-verify.*/{when}")) or process.poll() is not None, "the trial")
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=120)
+    try:
+        lab.wait(lambda: list(lab.folder.glob(f"bitnet-verify.*/{when}")) or process.poll() is not None, "the trial")
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
     if number == signal.SIGTERM:
         assert "ended by SIGTERM" in said and scratches(lab) == []
     else:
@@ -598,6 +605,7 @@ def test_a_bucket_of_s3_holds_a_second_repository(lab, full):
 RUNBOOK = Path(__file__).resolve().parents[2] / "docs/runbooks/restore.md"
 
 
+@pytest.mark.full  # a minute of Ansible's starts
 def test_each_command_of_the_runbook_works_in_its_order(lab, full):
     """As it is written there, but for names of places, the moment and what is small here."""
     mark(lab, "before-the-runbook")
@@ -612,9 +620,10 @@ def test_each_command_of_the_runbook_works_in_its_order(lab, full):
         shutil.rmtree(f"{beside}.tablespaces")
     hosts = lab.folder / "hosts"
     hosts.write_text("db ansible_connection=local ansible_python_interpreter=/usr/bin/python3\n")
+    Path(f"{hosts}.cfg").write_text("[defaults]\nhost_key_checking = false\n")
     said = []
     for command in re.findall(r"```console\n(.*)\n```", RUNBOOK.read_text()):
-        local = command.replace("/var/lib/postgresql/15/main", str(lab.data)).replace("/tmp/", f"{lab.folder}/log/")
+        local = command.replace("/tmp/", f"{lab.folder}/log/").replace("/var/lib/postgresql/15/main", str(lab.data))
         local = local.replace("2026-11-27 09:30:00+00", moment).replace(
             "database=bitnet tables=ledger", "database=ledger tables=entry"
         )
@@ -638,7 +647,7 @@ def ansible(command: str, hosts: Path) -> str:
     collections = Path(__file__).resolve().parents[2] / ".cache/collections"
     variables = {
         "ANSIBLE_INVENTORY": str(hosts), "ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_BECOME_METHOD": "su",
-        "ANSIBLE_CONFIG": "/dev/null", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "ANSIBLE_CONFIG": f"{hosts}.cfg", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }  # fmt: skip
     done = subprocess.run(
         ["bash", "-c", command],

@@ -52,7 +52,6 @@ cat "$1/recovery.conf" > "$1/data/postgresql.auto.conf"
 """
 # Its output goes to a file: the server would keep a pipe open. pg_ctl calls a server started that still recovers.
 START = r"""
-export PGBACKREST_ARCHIVE_ASYNC=n
 fail() { grep -E 'FATAL|PANIC|ERROR' "$1/log" | tail -n 5 >&2; exit 1; }
 settings="-c config_file=$1/postgresql.conf"
 "$2/pg_ctl" -D "$1/data" -w -t "$3" -l "$1/log" -o "$settings" start > "$1/start" 2>&1 || fail "$1"

@@ -18,8 +18,8 @@ description:
   - When a backup has succeeded, and no page in it has a wrong checksum, pgBackRest removes what its configuration does
     not
     keep (C(repo1-retention-full)).
-  - Pages with a wrong checksum are an error. The backup is there, and nothing is removed, since an earlier one may be
-    the last that is sound.
+  - A new backup with pages that have a wrong checksum is an error. It is there, and nothing is removed, since an
+    earlier one may be the last that is sound.
 extends_documentation_fragment:
   - bitnet.devops.pgbackrest
 attributes:
@@ -262,13 +262,13 @@ def main() -> None:
     except RecoveryError as error:
         module.fail_json(msg=str(error))
     if result.get("backup", {}).get("page_errors"):
-        module.fail_json(
-            **{
-                **result,
-                "msg": f"{result['backup']['label']}: pages of the cluster have a wrong checksum, so the database "
-                "itself is damaged. No backup was removed. Restore beside it from an earlier one, and look at its disk",
-            }
+        damaged = (
+            f"{result['backup']['label']}: pages of the cluster have a wrong checksum, so the database itself is "
+            "damaged. Restore beside it from an earlier backup, and look at its disk"
         )
+        if result["changed"] and not module.check_mode:
+            module.fail_json(**{**result, "msg": f"{damaged}. No backup was removed"})
+        module.warn(damaged)
     module.exit_json(**result)
 
 

@@ -20,7 +20,8 @@ description:
     the
     repository for the end of the archive, and starts; here that is an error.
   - Says how long restore and recovery took, which is what they will take when it matters.
-  - Stops and removes what it made, whatever happens. What a run has left that was killed, the next one removes.
+  - Stops and removes what it made, whatever happens. What a run has left that was killed, the next one removes. It
+    refuses as long as the pgBackRest of the killed one works there.
   - Fails when a check does. A file that was damaged in the repository fails the restore, and the message names it.
 extends_documentation_fragment:
   - bitnet.devops.pgbackrest
@@ -194,6 +195,7 @@ class Trial:
 
     def look(self) -> planning.Plan:
         """What the restore takes, of what is archived now."""
+        self.scratch.dead()
         return self._plan(planning.target(self.options["target_time"], "latest"))
 
     def _plan(self, target: planning.Target) -> planning.Plan:

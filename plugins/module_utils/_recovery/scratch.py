@@ -183,10 +183,13 @@ class Scratch:
         self.folder = posixpath.join(parent, f"{PREFIX}{os.getpid()}-{_began(os.getpid())}-{_boot()}")
         self.data = f"{self.folder}/data"
 
-    def remove_dead(self) -> list[str]:
-        """What runs have left that were killed."""
+    def dead(self) -> list[str]:
+        """What runs have left that were killed; refuses a place in which others can put things."""
         names = self.place.sh(OURS, self.parent, PREFIX, what=f"the look at {self.parent} (scratch)").splitlines()
-        dead = [name for name in names if (owner := OWNER.fullmatch(name)) and not _lives(*owner.groups())]
+        return [name for name in names if (owner := OWNER.fullmatch(name)) and not _lives(*owner.groups())]
+
+    def remove_dead(self) -> list[str]:
+        dead = self.dead()
         for name in dead:
             self._remove(posixpath.join(self.parent, name))
         return dead

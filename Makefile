@@ -85,6 +85,10 @@ bench-compile: dev ## How long the variants take to compile: from nothing, again
 bench-inventory: dev ## What listing 10,000 hosts costs, beside a script and a static file (ARGS: see --help)
 	python -m benchmarks.inventory $(ARGS)
 
+.PHONY: bench-backups
+bench-backups: dev ## What a day's backup costs beside pg_dump | gzip of the same database (ARGS: see --help)
+	PYTHONPATH=files/swarm_intelligence/src:files/swarm_intelligence/tests python -m benchmarks.backups $(ARGS)
+
 .PHONY: package
 package: dev ## Build the collection's tarball
 	ansible-galaxy collection build --force --output-path .cache/package .

@@ -123,8 +123,8 @@ class Move:
         )
         if left:
             raise Refused(
-                f"services: {', '.join(left)} also refers to a version of {self.base} that is not {self.version}; name it "
-                "among the secret's consumers, or take the secret from it (docker service update --secret-rm). Both "
+                f"services: {', '.join(left)} also refers to a version of {self.base} that is not {self.version}; name "
+                "it among the secret's consumers, or take the secret from it (docker service update --secret-rm). Both "
                 "values hold"
             )
 

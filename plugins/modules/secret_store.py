@@ -59,12 +59,12 @@ options:
     default: {}
   index:
     description:
-      - What the Swarm's index has of the store, as RV(index) was when it was written. With O(state=present) a store that is
-        older, or has not come of that one, is refused.
+      - What the Swarm's index has of the store, as RV(index) was when it was written. With O(state=present) a store
+        that is older, or has not come of that one, is refused.
     type: dict
     default: {}
   make_anew:
-    description: Whether to go on, with O(state=present), without what O(index) knows and no manager that was reached has.
+    description: With O(state=present), whether to go on without what O(index) knows and no manager reached has.
     type: bool
     default: false
   state:
@@ -159,7 +159,7 @@ in_swarm:
   returned: success
   type: dict
 forgotten:
-  description: For each that is a secret of the Swarm, by the base of its name, the names of the versions that are no more.
+  description: For each that is a secret of the Swarm, by the base of its name, the names of versions that are no more.
   returned: success
   type: dict
 index:
@@ -249,7 +249,9 @@ class Work:
         state = self.options["state"]
         if state == "present":
             environment, anew = self.options["environment"], self.options["make_anew"]
-            start, said = store.goes_on(before, self.options["index"], self.declared, self.given, anew, environment)
+            start, said = store.goes_on(
+                before, self.options["index"], self.declared, self.given, make_anew=anew, environment=environment
+            )
             after, more = store.plan(start, self.declared, self.given, self.options["found"], self.now)
             if said and not more:
                 after["serial"] += 1

@@ -129,7 +129,7 @@ def present(client: SwarmClient, kind: str, wanted: content.Wanted, act: bool) -
 
 
 def collected(
-    client: SwarmClient, kind: str, wanted: content.Wanted, keep: int, only: list[str] | None, act: bool
+    client: SwarmClient, kind: str, wanted: content.Wanted, *, keep: int, only: list[str] | None, act: bool
 ) -> dict[str, t.Any]:
     in_use = content.used(client.services())
     others = [
@@ -175,7 +175,7 @@ def main() -> None:
         if options["state"] == "present":
             result = present(client, kind, wanted, act)
         else:
-            result = collected(client, kind, wanted, max(options["keep"], 0), options["only"], act)
+            result = collected(client, kind, wanted, keep=max(options["keep"], 0), only=options["only"], act=act)
     except Conflict as error:
         module.fail_json(msg=f"{wanted.name} was created by somebody else at the same time; run again ({error})")
     except (Refused, DockerFailed) as error:

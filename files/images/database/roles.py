@@ -73,8 +73,8 @@ class Server:
         found = self.ask("SELECT 1 FROM pg_authid WHERE rolname = %s", user)
         if found is not None and not self.acts_as(user, owner):
             sys.exit(
-                f"roles.py: the user {user} is not one that acts as {owner}, so it is somebody else's, and a rotation needs "
-                "its name: rename it, or take another database_user"
+                f"roles.py: the user {user} is not one that acts as {owner}, so it is somebody else's, and a rotation "
+                "needs its name: rename it, or take another database_user"
             )
 
     def login(self, user: str, password: str, owner: str) -> None:
@@ -144,7 +144,8 @@ def main() -> None:
                 else:
                     server.end_sessions(user)
             print(json.dumps({"changed": server.changed}))
-            print(f"roles.py: this member does not lead{''.join(f', and {user} may log in' for user in late)}", file=sys.stderr)
+            more = "".join(f", and {user} may log in" for user in late)
+            print(f"roles.py: this member does not lead{more}", file=sys.stderr)
             sys.exit(4 if late else 3)
         server.owner(wanted["owner"])
         for user, password in wanted["logins"].items():

@@ -123,8 +123,8 @@ def _one(option: str, name: str, value: t.Mapping[str, t.Any]) -> Declared:
     )
     if days and secret.rotation == NOT:
         raise BadInput(
-            f"{where}.rotate_days is {days}: {name} cannot have two values that hold at once, so that nothing rotates it; "
-            "leave rotate_days out, and give a new value in a source when it is time"
+            f"{where}.rotate_days is {days}: {name} cannot have two values that hold at once, so that nothing rotates "
+            "it; leave rotate_days out, and give a new value in a source when it is time"
         )
     return secret
 
@@ -141,7 +141,7 @@ def declared(value: t.Any, option: str = "bitnet_secrets") -> dict[str, Declared
             raise BadInput(f"{option}: {str(name)[:80]!r} is no name: give up to 32 small letters, digits and dashes")
         if "secret" in name.split("-"):
             # Only without it nobody can name a secret of one environment as one of another is called in the Swarm.
-            raise BadInput(f"{option}: {name!r} has the word secret between its dashes, which parts names; leave it out")
+            raise BadInput(f"{option}: {name!r} has the word secret between its dashes; choose another")
         if fields is not None and not isinstance(fields, t.Mapping):
             # Not the value: it may be the secret, put here by mistake.
             raise BadInput(

@@ -162,32 +162,33 @@ def goes_on(
     seen: t.Mapping[str, t.Any],
     wanted: t.Mapping[str, Declared],
     given: t.Mapping[str, Json],
+    *,
     make_anew: bool,
     environment: str,
 ) -> tuple[Json, list[str]]:
-    """The store to go on with, and what was done to it: kept, if it is what the Swarm's index knows, or came after that.
+    """The store to go on with, and what was done to it: kept, if it is the one the Swarm knows, or came after that.
 
     make_anew has what the index knows and the store does not made once more.
     """
     serial, digest, versions = _indexed(seen)
     way = (
-        "Reach the manager that has it (and leave --limit out), or restore that file (docs/runbooks/secrets.md), or go on "
-        "without it with secrets_make_anew=true. Nothing was changed"
+        "Reach the manager that has it (and leave --limit out), or restore that file (docs/runbooks/secrets.md), or go "
+        "on without it with secrets_make_anew=true. Nothing was changed"
     )
     if kept is None:
         lost = sorted(name for name in versions if name in wanted and name not in given)
         if lost and not make_anew:
             raise BadInput(
-                f"secrets_make_anew is false, and no manager that was reached has the values of {', '.join(lost)}, which "
-                f"the Swarm has had, in secrets/store.json. {way}"
+                f"secrets_make_anew is false, and no manager that was reached has the values of {', '.join(lost)}, "
+                f"which the Swarm has had, in secrets/store.json. {way}"
             )
         unknown = list(versions)
     else:
         older = kept["serial"] < serial
         if older and not make_anew:
             raise BadInput(
-                f"the newest secrets/store.json that was reached (serial {kept['serial']}) is older than what the Swarm "
-                f"knows (serial {serial}): its manager was away. {way}"
+                f"the newest secrets/store.json that was reached (serial {kept['serial']}) is older than what the "
+                f"Swarm knows (serial {serial}): its manager was away. {way}"
             )
         if older:
             unknown = [name for name in versions if kept["secrets"].get(name, {}).get("current") != versions[name]]
@@ -196,9 +197,9 @@ def goes_on(
             other = kept["serial"] == serial and index(kept)["digest"] != digest
             if (unknown or other) and not make_anew:
                 raise BadInput(
-                    f"the newest secrets/store.json that was reached (serial {kept['serial']}) has not come of what the "
-                    f"Swarm knows (serial {serial}; {', '.join(unknown) or 'the same values'}): two runs wrote while they "
-                    f"did not reach each other. {way}"
+                    f"the newest secrets/store.json that was reached (serial {kept['serial']}) has not come of what "
+                    f"the Swarm knows (serial {serial}; {', '.join(unknown) or 'the same values'}): two runs wrote "
+                    f"while they did not reach each other. {way}"
                 )
     after = copy.deepcopy(kept) if kept is not None else empty(environment)
     for name in unknown:
@@ -210,7 +211,7 @@ def goes_on(
 
 
 def _forget(store: Json, name: str, *gone: str) -> None:
-    """Notes versions that are no more, so that their secrets may be removed from the Swarm. One that came back is none."""
+    """Notes versions that are no more: their secrets may be removed from the Swarm. One that came back is none."""
     held = {one["id"] for one in store["secrets"].get(name, {"versions": []})["versions"]}
     ids = [one for one in dict.fromkeys([*store["forgotten"].get(name, ()), *gone]) if one not in held]
     store["forgotten"][name] = ids[-FORGOTTEN:]
@@ -374,14 +375,14 @@ def begin(store: Json, secret: Declared, given: t.Mapping[str, Json], now: datet
         )
         if value == old["value"]:
             raise BadInput(
-                f"rotate: {place(secret, source)} still has the current value of {secret.name}. Put a new one there and "
-                "run again"
+                f"rotate: {place(secret, source)} still has the current value of {secret.name}. Put a new one there "
+                "and run again"
             )
     elif old["source"] in SOURCES[:-1] and old["source"] in secret.sources:
         # Whoever gives it has to know the new one: a generated one would be refused where it is used.
         raise BadInput(
-            f"rotate: {secret.name} has come from {place(secret, old['source'])}, which has no value now. Put a new one "
-            f"there and run again, or take {old['source']} out of bitnet_secrets.{secret.name}.sources"
+            f"rotate: {secret.name} has come from {place(secret, old['source'])}, which has no value now. Put a new "
+            f"one there and run again, or take {old['source']} out of bitnet_secrets.{secret.name}.sources"
         )
     elif "generated" in secret.sources:
         value, source = generate(secret.length), "generated"

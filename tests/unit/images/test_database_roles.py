@@ -121,7 +121,7 @@ def test_a_user_of_somebody_else_keeps_password_and_sessions(server, roles):
     stranger(server, THREE)
     with connect(server, "app_2", THREE) as theirs:
         for logins, withdrawn in (({"app": ONE}, ["app_2"]), ({"app": ONE, "app_2": TWO}, [])):
-            with pytest.raises(SystemExit, match="the user app_2 is not one that acts as app, so it is somebody else's"):
+            with pytest.raises(SystemExit, match="the user app_2 is not one that acts as app, so it is somebody"):
                 roles(logins, withdrawn)
         # Not even as a member of the owner, which an admin may be.
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:

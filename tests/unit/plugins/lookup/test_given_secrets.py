@@ -66,7 +66,7 @@ def test_the_name_of_the_variable_can_be_chosen(look, monkeypatch):
     ("declared", "values", "says"),
     [
         (smtp(kind="word"), {}, "bitnet_secrets.smtp.kind is 'word'"),
-        (smtp(), {"smtp": "too short"}, "bitnet_secrets.smtp: bitnet_secret_values.smtp has 9 characters that are no password"),
+        (smtp(), {"smtp": "too short"}, "bitnet_secrets.smtp: bitnet_secret_values.smtp has 9 characters that are"),
         (smtp(), {"smtp": {"a": "b"}}, "bitnet_secrets.smtp: bitnet_secret_values.smtp has dict, no text"),
         ("smtp", {}, "bitnet_secrets is str: give a dictionary"),
     ],
@@ -79,5 +79,5 @@ def test_what_is_wrong_is_said_without_a_value(look, declared, values, says):
 
 def test_a_wrong_value_of_the_environment_names_its_variable(look, monkeypatch):
     monkeypatch.setenv("BITNET_SECRET_SMTP", "too short")
-    with pytest.raises(AnsibleLookupError, match="the variable BITNET_SECRET_SMTP of the controller's environment has 9"):
+    with pytest.raises(AnsibleLookupError, match="the variable BITNET_SECRET_SMTP of the controller's"):
         look(smtp())

@@ -166,7 +166,7 @@ def test_check_mode_looks_at_the_stores_of_others(run):
 
 def test_the_index_decides_whether_a_store_goes_on(run):
     first = run()
-    rotation = [{"state": "rotating", "phase": phase} for phase in ("prepared", "both_valid", "moving", "verified", "withdrawn")]
+    rotation = [{"state": "rotating", "phase": phase} for phase in secret_store.store.PHASES]
     old = held(run)
     for step in [*rotation, {"state": "rotated"}]:
         last = run(name="smtp", **step)

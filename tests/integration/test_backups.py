@@ -298,9 +298,10 @@ def stopped(lab: Lab, process: subprocess.Popen[str], path: str, when: str = "")
     while not (found := pgbackrest_of(path)) or (when and not (Path(path) / when).exists()):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.002)
-    os.kill(found[0], signal.SIGSTOP)
+    # In this order: a stopped process whose group has lost its parent gets a SIGHUP of the kernel.
     process.kill()
     process.wait(10)
+    os.kill(found[0], signal.SIGSTOP)
     return found[0]
 
 

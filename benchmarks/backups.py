@@ -25,7 +25,7 @@ import sys
 import time
 from typing import Any
 
-import tests.conftest  # noqa: F401 - where ansible_collections is
+import tests.conftest  # noqa: F401  pylint: disable=unused-import  # where ansible_collections is
 from tests.integration.backup_lab import Lab
 
 FASTER, SMALLER = 5, 20

@@ -173,7 +173,7 @@ def test_live_data_is_never_overwritten_without_a_word(lab, full):
         (lab.data / "global/pg_control").unlink()
         # By another name, it is the same place.
         (lab.folder / "link").symlink_to(lab.folder)
-        for _ in range(2):
+        for _unused in range(2):
             assert lab.module("restore", path=f"{lab.folder}/link/main", overwrite_data=True)["changed"]
         assert not (lab.data / "base/damaged").exists()
     finally:
@@ -194,7 +194,10 @@ def test_live_data_is_never_overwritten_without_a_word(lab, full):
 def test_a_backup_that_was_killed_is_made_anew(lab, full):
     victim = subprocess.Popen(backup_command(lab), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
     folder = lab.folder / "repo1/backup/main"
-    began = lambda: [path for path in folder.glob("*F/*") if not (path.parent / "backup.manifest").exists()]  # noqa: E731
+
+    def began() -> list[Path]:
+        return [path for path in folder.glob("*F/*") if not (path.parent / "backup.manifest").exists()]
+
     lab.wait(lambda: began() or victim.poll() is not None, "the first file of the backup")
     victim.kill()
     assert victim.wait(10) == -signal.SIGKILL and began()
@@ -414,7 +417,7 @@ def test_what_a_killed_verification_leaves_is_removed(lab, full, number, when):
     try:
         lab.wait(lambda: list(lab.folder.glob(f"bitnet-verify.*/{when}")) or process.poll() is not None, "the trial")
         process.send_signal(number)
-        said, _ = process.communicate(timeout=120)
+        said, _unused = process.communicate(timeout=120)
     finally:
         process.kill()
     if number == signal.SIGTERM:
@@ -426,7 +429,7 @@ def test_what_a_killed_verification_leaves_is_removed(lab, full, number, when):
         assert after["removed"] == left and after["changed"] and scratches(lab) == []
     assert (
         f"{lab.folder}/bitnet-verify"
-        not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+        not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     )
 
 

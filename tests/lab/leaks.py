@@ -81,7 +81,7 @@ def forms_of(value: str) -> dict[bytes, str]:
         forms.setdefault(text, "base64 for URLs")
     forms.setdefault(raw.hex().encode(), "hexadecimal")
     forms.setdefault(raw.hex().upper().encode(), "hexadecimal")
-    for quoted in {urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value), urllib.parse.quote(value)}:
+    for quoted in (urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value), urllib.parse.quote(value)):
         forms.setdefault(quoted.encode(), "URL-encoded")
         forms.setdefault(_lower_escapes(quoted).encode(), "URL-encoded")
     forms.setdefault(_all_escaped(raw), "URL-encoded")

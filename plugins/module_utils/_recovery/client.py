@@ -142,7 +142,8 @@ class Place:
         # No locale: messages are read here.
         command = [*self.inside, "timeout", f"--kill-after={KILL_AFTER}", str(seconds), "env", "LC_ALL=C", *argv]
         try:
-            process = subprocess.Popen(
+            # Ended with all that it started, and read as it goes: run_command does neither.
+            process = subprocess.Popen(  # pylint: disable=ansible-bad-function,consider-using-with
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -93,7 +93,7 @@ def test_files_names_links_and_the_fact_cache(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True)
         plant(path)
-        found = leaks.in_files(NEEDLES, [tmp_path / name.split("/")[0]])
+        found = leaks.in_files(NEEDLES, [tmp_path / name.split("/", maxsplit=1)[0]])
         assert names(found) == {"postgresql"} and {leak.place for leak in found} == {str(path)}
     (tmp_path / "link").symlink_to(OTHER)
     (tmp_path / f"core.{OTHER}").touch()

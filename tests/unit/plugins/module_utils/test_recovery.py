@@ -219,7 +219,10 @@ def test_a_backup_with_damaged_pages_is_the_last_choice_and_that_is_said():
 
 def test_a_restore_point_takes_a_backup_from_before_it_and_ends_in_its_segment():
     old, new = backup(stop=NOW - 900, segment=2), backup(stop=NOW - 650, segment=5)
-    point = lambda position: plan.Target(name="x", position=position)  # noqa: E731
+
+    def point(position: int) -> plan.Target:
+        return plan.Target(name="x", position=position)
+
     earlier = plan.restore(stanza(old, new), {1: archive()}, point(0x50000FF))
     assert (earlier.backup, earlier.last) == (old, segment(5))
     assert plan.restore(stanza(old, new), {1: archive()}, point(0x5000100)).backup == new

@@ -145,7 +145,9 @@ def test_a_repository_that_is_no_dictionary_is_not_shown():
 
 @pytest.mark.parametrize("compress, most", [("zst", 22), ("lz4", 12), ("gz", 9)])
 def test_each_compression_has_its_own_levels(compress, most):
-    level = lambda number: {**DECLARED, "compress": compress, "compress_level": number}  # noqa: E731
+    def level(number: int) -> dict[str, object]:
+        return {**DECLARED, "compress": compress, "compress_level": number}
+
     assert f"compress-level={most}\n" in configuration.render(level(most), 2)["config"]
     with pytest.raises(RecoveryError, match=f"compress_level: {most + 1} is no whole number from .* to {most}"):
         configuration.render(level(most + 1), 2)

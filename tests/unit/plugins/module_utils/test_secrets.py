@@ -39,7 +39,7 @@ def kept():
 
 
 def test_what_is_left_out():
-    [found] = declared({"smtp-relay": {"kind": "token"}}).values()
+    found = declared({"smtp-relay": {"kind": "token"}})["smtp-relay"]
     assert (found.length, found.sources, found.environment) == (48, declaration.SOURCES, "BITNET_SECRET_SMTP_RELAY")
     assert (found.consumers, found.rotate_days, found.rotation, found.in_swarm) == ((), 0, "services", True)
     assert declared({"redis": {}})["redis"].kind == "password"

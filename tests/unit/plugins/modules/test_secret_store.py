@@ -20,12 +20,12 @@ DECLARED = {"postgresql": {}, "smtp": {"kind": "password"}}
 
 @pytest.fixture
 def run(tmp_path, capsys):
-    def module(declared=DECLARED, fails=False, check=False, folder="one", **options):
+    def module(declared=None, fails=False, check=False, folder="one", **options):
         path = tmp_path / folder
         if not check:
             for below in ("secrets", "database"):
                 (path / below).mkdir(parents=True, exist_ok=True)
-        arguments = {"path": str(path), "environment": "test", "declared": declared, "_ansible_check_mode": check}
+        arguments = {"path": str(path), "environment": "test", "declared": declared or DECLARED, "_ansible_check_mode": check}
         with patch_module_args({**arguments, **options}), pytest.raises(SystemExit):
             secret_store.main()
         out = capsys.readouterr().out

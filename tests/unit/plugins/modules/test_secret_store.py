@@ -25,7 +25,8 @@ def run(tmp_path, capsys):
         if not check:
             for below in ("secrets", "database"):
                 (path / below).mkdir(parents=True, exist_ok=True)
-        arguments = {"path": str(path), "environment": "test", "declared": declared or DECLARED, "_ansible_check_mode": check}
+        arguments = {"path": str(path), "environment": "test", "declared": declared or DECLARED}
+        arguments["_ansible_check_mode"] = check
         with patch_module_args({**arguments, **options}), pytest.raises(SystemExit):
             secret_store.main()
         out = capsys.readouterr().out

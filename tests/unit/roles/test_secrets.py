@@ -380,7 +380,7 @@ def test_breaking_the_glass(world: World) -> None:
 def test_what_cannot_be_is_refused_before_anything_is_changed(world: World) -> None:
     world.sops(smtp="no token since it has blanks")
     for declared, more, says in (
-        ({"smtp": {"kind": "token", "sources": ["sops"]}}, {}, "sops has 28 characters that are no token"),
+        ({"smtp": {"kind": "token", "sources": ["sops"]}}, {}, "sops_file has 28 characters that are no token"),
         ({"smtp": {"kind": "word"}}, {}, "bitnet_secrets.smtp.kind is 'word': give one of"),
         ({"late": {"kind": "key", "sources": ["sops"]}}, {}, "bitnet_secrets.late: none of its sources"),
         (

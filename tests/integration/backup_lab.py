@@ -37,14 +37,9 @@ def require_pgbackrest() -> None:
         return
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
     apt = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qy", "-o", "DPkg::Lock::Timeout=300"]
-    done = subprocess.run(
-        [*apt, "install", "--no-install-recommends", "pgbackrest"],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, f"needed: apt-get install pgbackrest ({done.stderr.strip()[-300:]})"
+    for command in (["update"], ["install", "--no-install-recommends", "pgbackrest"]):
+        done = subprocess.run([*apt, *command], capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, f"needed: apt-get install pgbackrest ({done.stderr.strip()[-300:]})"
 
 
 class Failed(Exception):

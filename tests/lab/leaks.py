@@ -226,7 +226,8 @@ def in_output(needles: Needles, place: str, command: Sequence[str]) -> list[Leak
 
 def in_image(needles: Needles, image: str, docker: Sequence[str] = ("docker",)) -> list[Leak]:
     """In every layer of an image, its configuration and its history."""
-    with subprocess.Popen([*docker, "save", image], stdout=subprocess.PIPE) as saving:
+    command = ["timeout", str(COMMAND_SECONDS), *docker, "save", image]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as saving:
         assert saving.stdout is not None
         found = needles.in_stream(saving.stdout, f"image {image}")
         saving.stdout.read()
